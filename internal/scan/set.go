@@ -1,0 +1,158 @@
+package scan
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Member is a scanner's place in a Set.
+type Member struct {
+	Scanner  Scanner
+	Required bool          // an Incomplete of a required engine is the Set's; of another it is only logged
+	Timeout  time.Duration // for one object; zero: only the caller's
+}
+
+// Set asks several engines as one.
+//
+// Infected, by any engine, is the answer. Otherwise every required engine must have said Clean; and where none is
+// required, at least one engine. An empty Set is Incomplete (scanner-down).
+type Set struct{ members []Member }
+
+// NewSet returns a Set of the given engines, asked in parallel.
+func NewSet(m ...Member) *Set { return &Set{members: m} }
+
+// Members returns the engines, in their order.
+func (s *Set) Members() []Member { return s.members }
+
+// Part says which engines are asked about an object.
+type Part uint8
+
+// The parts.
+const (
+	Whole Part = iota // the object as it came: every engine
+	Inner             // a member that the gate unpacked: engines that do not unpack by themselves
+)
+
+// Scan asks every engine that which concerns, in parallel, and returns the merged verdict. When no engine is concerned it
+// returns Clean: there was nothing left to ask.
+func (s *Set) Scan(ctx context.Context, o *Object, which Part) Verdict {
+	var asked []Member
+	for _, m := range s.members {
+		if which == Whole || !unpacks(m.Scanner) {
+			asked = append(asked, m)
+		}
+	}
+	if len(asked) == 0 {
+		if which == Inner && len(s.members) > 0 {
+			return CleanVerdict()
+		}
+		return IncompleteVerdict(Unavailable, "no scanner is in service")
+	}
+	verdicts := make([]Verdict, len(asked))
+	if len(asked) == 1 {
+		verdicts[0] = ask(ctx, asked[0], o)
+		return merge(asked, verdicts)
+	}
+	done := make(chan struct{})
+	for i, m := range asked {
+		go func() {
+			verdicts[i] = ask(ctx, m, o)
+			done <- struct{}{}
+		}()
+	}
+	for range asked {
+		<-done
+	}
+	return merge(asked, verdicts)
+}
+
+func ask(ctx context.Context, m Member, o *Object) Verdict {
+	if m.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, m.Timeout)
+		defer cancel()
+	}
+	return Ask(ctx, m.Scanner, o)
+}
+
+func merge(asked []Member, verdicts []Verdict) Verdict {
+	var infected, incomplete *Verdict
+	required, clean := false, false
+	for i := range asked {
+		v := &verdicts[i]
+		required = required || asked[i].Required
+		switch {
+		case v.Outcome == Infected && infected == nil:
+			infected = v
+		case v.Outcome == Infected:
+			merged := infected.Merge(*v)
+			infected = &merged
+		case v.Outcome == Clean:
+			clean = true
+		case asked[i].Required && incomplete == nil:
+			incomplete = v
+		}
+	}
+	switch {
+	case infected != nil:
+		return *infected
+	case incomplete != nil:
+		return *incomplete
+	case clean:
+		return CleanVerdict()
+	case required:
+		return IncompleteVerdict(Unavailable, "no required scanner answered")
+	}
+	return verdicts[0]
+}
+
+func unpacks(s Scanner) bool {
+	u, ok := s.(Unpacker)
+	return ok && u.Unpacks()
+}
+
+// AllUnpack says whether every engine opens archives by itself.
+func (s *Set) AllUnpack() bool {
+	for _, m := range s.members {
+		if !unpacks(m.Scanner) {
+			return false
+		}
+	}
+	return len(s.members) > 0
+}
+
+// Version returns one word that changes whenever a verdict of the Set could, for the verdict cache; ok is false while
+// the version of an engine is unknown.
+func (s *Set) Version() (version string, ok bool) {
+	var b strings.Builder
+	for _, m := range s.members {
+		vr, is := m.Scanner.(Versioner)
+		if !is {
+			return "", false
+		}
+		v, known := vr.Version()
+		if !known {
+			return "", false
+		}
+		fmt.Fprintf(&b, "%s/%s/%s;", m.Scanner.Name(), v.Engine, v.Signatures)
+	}
+	return b.String(), b.Len() > 0
+}
+
+// Close closes every engine that has something to close, and returns their errors joined.
+func (s *Set) Close() error {
+	var errs []string
+	for _, m := range s.members {
+		if c, ok := m.Scanner.(Closer); ok {
+			if err := c.Close(); err != nil {
+				errs = append(errs, fmt.Sprintf("%s: %v", m.Scanner.Name(), err))
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("closing scanners: %s", strings.Join(errs, "; "))
+	}
+	return nil
+}

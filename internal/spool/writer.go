@@ -1,0 +1,165 @@
+package spool
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+	"syscall"
+)
+
+// diskStep is how much disk a Writer reserves at a time, so that the shared counters and the file system are asked
+// rarely.
+const diskStep = 4 << 20
+
+// Writer collects one object. It is used by one goroutine, and ended by Seal or Discard.
+type Writer struct {
+	pool     *Pool
+	limit    int64
+	mem      []byte
+	reserved int64 // bytes of mem's capacity that are counted in pool.memory
+	file     *os.File
+	onDisk   int64 // bytes that are counted in pool.disk
+	size     int64
+	sum      hash.Hash
+	err      error
+}
+
+// New returns a Writer for one object, limited by the pool's max_object.
+func (p *Pool) New() *Writer { return p.NewLimited(int64(p.cfg.MaxObject)) }
+
+// NewLimited returns a Writer that refuses more than limit bytes with ErrTooLarge; the pool's max_object holds besides.
+func (p *Pool) NewLimited(limit int64) *Writer {
+	return &Writer{pool: p, limit: min(limit, int64(p.cfg.MaxObject)), sum: sha256.New()}
+}
+
+// Write implements io.Writer. Its errors (ErrTooLarge, ErrFull, or the disk's own) stay: what was written is incomplete,
+// and Seal will refuse it.
+func (w *Writer) Write(b []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	if w.size+int64(len(b)) > w.limit {
+		w.err = ErrTooLarge
+		return 0, w.err
+	}
+	if err := w.store(b); err != nil {
+		w.err = err
+		return 0, err
+	}
+	w.sum.Write(b)
+	w.size += int64(len(b))
+	return len(b), nil
+}
+
+// Size returns how many bytes were written.
+func (w *Writer) Size() int64 { return w.size }
+
+func (w *Writer) store(b []byte) error {
+	if w.file == nil {
+		if w.growMemory(len(b)) {
+			w.mem = append(w.mem, b...)
+			return nil
+		}
+		if err := w.spill(); err != nil {
+			return err
+		}
+	}
+	return w.writeFile(b)
+}
+
+// growMemory makes room for n more bytes in memory, and says whether there is.
+func (w *Writer) growMemory(n int) bool {
+	need := len(w.mem) + n
+	if int64(need) > int64(w.pool.cfg.Memory) {
+		return false
+	}
+	if need <= cap(w.mem) {
+		return true
+	}
+	size := max(4096, cap(w.mem))
+	for size < need {
+		size *= 2
+	}
+	if !take(&w.pool.memory, int64(size)-w.reserved, w.pool.cfg.TotalMemory) {
+		return false
+	}
+	w.reserved = int64(size)
+	grown := make([]byte, len(w.mem), size)
+	copy(grown, w.mem)
+	w.mem = grown
+	return true
+}
+
+// spill moves what is in memory to an unlinked file.
+func (w *Writer) spill() error {
+	f, err := w.pool.unlinked()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	w.file = f
+	if err := w.writeFile(w.mem); err != nil {
+		return err
+	}
+	w.pool.memory.Add(-w.reserved)
+	w.mem, w.reserved = nil, 0
+	return nil
+}
+
+func (w *Writer) writeFile(b []byte) error {
+	if need := w.size + int64(len(b)) - w.onDisk; need > 0 {
+		step := max(need, diskStep)
+		if !take(&w.pool.disk, step, w.pool.cfg.TotalDisk) {
+			step = need
+			if !take(&w.pool.disk, step, w.pool.cfg.TotalDisk) {
+				return ErrFull
+			}
+		}
+		w.onDisk += step
+		if !w.pool.roomOnDisk(step) {
+			return ErrFull
+		}
+	}
+	if _, err := w.file.Write(b); err != nil {
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		}
+		return err
+	}
+	return nil
+}
+
+// Seal ends the writing and returns the object, with one reference that the caller closes. After a failed Write it
+// returns that error, and the room is given back.
+func (w *Writer) Seal() (*Blob, error) {
+	if w.err != nil {
+		err := w.err
+		w.Discard()
+		return nil, err
+	}
+	w.err = ErrClosed
+	if excess := w.onDisk - w.size; w.file != nil && excess > 0 {
+		w.pool.disk.Add(-excess)
+		w.onDisk -= excess
+	}
+	b := &Blob{pool: w.pool, mem: w.mem, reserved: w.reserved, file: w.file, onDisk: w.onDisk, size: w.size}
+	w.sum.Sum(b.sum[:0])
+	b.refs.Store(1)
+	w.mem, w.file = nil, nil
+	return b, nil
+}
+
+// Discard ends the writing and gives the room back. After Seal it does nothing.
+func (w *Writer) Discard() {
+	if w.file != nil {
+		// The file is unlinked and read by nobody: a failed close loses nothing.
+		_ = w.file.Close()
+	}
+	if w.mem != nil || w.file != nil {
+		w.pool.memory.Add(-w.reserved)
+		w.pool.disk.Add(-w.onDisk)
+	}
+	w.mem, w.file = nil, nil
+	w.err = ErrClosed
+}
