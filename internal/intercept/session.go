@@ -1,0 +1,104 @@
+package intercept
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+)
+
+// Target is where a client's connection wants to go.
+type Target struct {
+	Host   string         // as CONNECT said it, or the SNI of redirected traffic: lower case, ASCII (IDNA), or an IP address
+	Port   uint16         // TCP port
+	Addr   netip.AddrPort // the original destination of redirected traffic; zero: Host is resolved
+	Client netip.AddrPort // who asks
+	User   string         // who authenticated to the proxy; empty: nobody had to
+}
+
+// Mode is what is done with a connection.
+type Mode uint8
+
+// The modes.
+const (
+	Refuse  Mode = iota // zero value: nothing passes
+	Inspect             // opened, and every object scanned
+	Tunnel              // passed through byte for byte
+	Plain               // what came inside is HTTP without TLS: inspected, without a certificate
+)
+
+var modeNames = [...]string{"refuse", "inspect", "tunnel", "plain"}
+
+// String returns the mode's name.
+func (m Mode) String() string {
+	if int(m) < len(modeNames) {
+		return modeNames[m]
+	}
+	return modeNames[Refuse]
+}
+
+// Decision is a mode and the reason for it, in words for the log and for `lazaret explain`.
+type Decision struct {
+	Mode   Mode
+	Reason string
+}
+
+// Session is a client's connection after Accept. What it holds depends on Mode:
+//
+//   - Inspect: Client has finished its handshake under a certificate of ours, and Origin is verified and speaks the same
+//     protocol (ALPN). Or Fault is set: then there is no Origin, no request may leave, and each one is answered with a page
+//     that names the fault.
+//   - Tunnel: Raw and RawOrigin are to be copied both ways, the ClientHello included.
+//   - Plain: Raw carries HTTP without TLS.
+//   - Refuse: Raw is to be closed; Reason says why.
+type Session struct {
+	Decision
+	Target Target
+
+	Client *tls.Conn
+	Origin *tls.Conn
+	Proto  string // the negotiated protocol on both sides, "h2" or "http/1.1"
+	Fault  *Fault
+
+	Raw       net.Conn // the client's connection, with what was read of it put back
+	RawOrigin net.Conn
+
+	redial func(ctx context.Context) (*tls.Conn, error)
+}
+
+// Redial opens another verified connection to the same origin, for the same browser session: same name, same protocol,
+// same TLS session cache. It is for origins that closed an idle connection. The error is a *Fault where the origin's TLS
+// is to blame, an *egress.Error where it could not be reached.
+func (s *Session) Redial(ctx context.Context) (*tls.Conn, error) { return s.redial(ctx) }
+
+// FaultKind is the sort of fault of an origin.
+type FaultKind string
+
+// The kinds of fault.
+const (
+	FaultUnreachable FaultKind = "unreachable" // Err is an *egress.Error
+	FaultHandshake   FaultKind = "handshake"   // TLS failed: versions, suites, alerts, no TLS at all
+	FaultUntrusted   FaultKind = "untrusted"   // no path to a trusted root
+	FaultSelfSigned  FaultKind = "self-signed"
+	FaultName        FaultKind = "wrong-name"
+	FaultExpired     FaultKind = "expired"
+	FaultNotYetValid FaultKind = "not-yet-valid"
+	FaultRevoked     FaultKind = "revoked"
+	FaultWeak        FaultKind = "weak" // key, hash or protocol
+	FaultMalformed   FaultKind = "malformed"
+	FaultOwnCA       FaultKind = "own-ca" // signed by this gateway's CA
+	FaultNotAllowed  FaultKind = "not-allowed"
+)
+
+// Fault is why an origin is not to be talked to.
+type Fault struct {
+	Kind   FaultKind
+	Detail string // in the field's terms, fit to be shown: "certificate expired on 2026-01-02"
+	Err    error
+}
+
+// Error implements error.
+func (f *Fault) Error() string { return string(f.Kind) + ": " + f.Detail }
+
+// Unwrap returns the cause.
+func (f *Fault) Unwrap() error { return f.Err }
