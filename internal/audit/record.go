@@ -23,6 +23,7 @@ const (
 type Record struct {
 	Time      time.Time
 	Event     Event
+	Kind      string // Exempt: what passed, "tunnel", "upgrade"; Refuse: why, a notice.Kind. A fixed word: metrics count by it
 	Reference string
 	Facts     policy.Facts
 	Verdict   scan.Verdict

@@ -52,6 +52,9 @@ type Notice struct {
 	// Fault names what exactly is wrong, in the field's own terms, where that is no secret: "certificate expired on
 	// 2026-01-02". It is not translated.
 	Fault string
+	// FaultKind is the sort of the origin's fault, one of the words of intercept.FaultKind ("expired", "wrong-name"), or
+	// "parent" where the parent proxy is to blame. It chooses the explanation; empty or unknown: a general one.
+	FaultKind string
 	// Degraded says that the built-in signatures alone stand guard.
 	Degraded bool
 }
