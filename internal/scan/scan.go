@@ -127,6 +127,11 @@ type Object struct {
 	Path string
 	// Type is the media type that the sender declared, without parameters; it proves nothing.
 	Type string
+	// Took is how long it took to take the object in.
+	Took time.Duration
+	// Known is what was found out while the object was taken in: that it could not be decoded, or was too large. Body may
+	// then be nil. The zero value says that nothing is known yet.
+	Known Verdict
 }
 
 // Scanner is an engine that can judge an object.

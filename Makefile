@@ -1,0 +1,49 @@
+# Everything that is done with this checkout. `make run` and `make test` need nothing but Go, and what test needs it installs.
+
+GO        ?= go
+STATE_DIR ?= .state
+FUZZTIME  ?= 20s
+TOOLS     := $(CURDIR)/.tools
+LINT      := $(TOOLS)/golangci-lint-2.15.0
+FUMPT     := $(TOOLS)/gofumpt-0.12.0
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: build run test lint bench fuzz peers clean
+
+build:
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lazaret ./cmd/lazaret
+
+run: build
+	./bin/lazaret run --state-dir $(STATE_DIR)
+
+# What the tests talk to: clamd, curl, Chromium, ... from Debian, installed where missing.
+peers:
+	./scripts/peers
+
+test: peers lint build
+	$(GO) test -race -timeout 25m ./...
+
+lint: $(LINT) $(FUMPT)
+	@out=$$($(FUMPT) -l cmd internal test bench); if [ -n "$$out" ]; then echo "gofumpt would change:"; echo "$$out"; exit 1; fi
+	$(LINT) run ./...
+
+$(LINT):
+	mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+	mv $(TOOLS)/golangci-lint $@
+
+$(FUMPT):
+	mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) $(GO) install mvdan.cc/gofumpt@v0.12.0
+	mv $(TOOLS)/gofumpt $@
+
+# Side by side with what people use today; takes about ten minutes. See bench/README.md.
+bench: peers build
+	$(GO) run ./bench
+
+# Every fuzz target for FUZZTIME.
+fuzz:
+	./scripts/fuzz $(FUZZTIME)
+
+clean:
+	rm -rf bin bench/out test/artefacts
