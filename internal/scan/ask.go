@@ -27,13 +27,15 @@ func Ask(ctx context.Context, s Scanner, o *Object) Verdict {
 	if stray.Load() >= maxStray {
 		return IncompleteVerdict(Timeout, "%s: too many scans do not end", s.Name())
 	}
-	o.Body.Retain()
+	// An abandoned scan outlives this call, and so must not share what the caller goes on to change.
+	mine := *o
+	mine.Body.Retain()
 	done := make(chan Verdict, 1)
 	var abandoned atomic.Bool
 	go func() {
-		v := call(ctx, s, o)
+		v := call(ctx, s, &mine)
+		_ = mine.Body.Close() // a reference is given back; nothing was written
 		done <- v
-		_ = o.Body.Close() // a reference is given back; nothing was written
 		if !abandoned.CompareAndSwap(false, true) {
 			stray.Add(-1)
 		}
