@@ -43,12 +43,14 @@ type Decision struct {
 	Reason string
 }
 
-// Session is a client's connection after Accept. What it holds depends on Mode:
+// Session is a client's connection after Accept. Its Target is completed: Host is the name that the connection is for, which
+// the Host of each request has to agree with, even where CONNECT named an address or the traffic was redirected. What it holds depends on Mode:
 //
 //   - Inspect: Client has finished its handshake under a certificate of ours, and Origin is verified and speaks the same
 //     protocol (ALPN). Or Fault is set: then there is no Origin, no request may leave, and each one is answered with a page
 //     that names the fault.
-//   - Tunnel: Raw and RawOrigin are to be copied both ways, the ClientHello included.
+//   - Tunnel: Raw and RawOrigin are to be copied both ways, the ClientHello included. Or Fault is set: the origin could not
+//     be reached, and Raw is to be closed, as there is no TLS of ours to say so in.
 //   - Plain: Raw carries HTTP without TLS.
 //   - Refuse: Raw is to be closed; Reason says why.
 type Session struct {

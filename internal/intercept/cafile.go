@@ -1,0 +1,87 @@
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// readKeyFile returns the contents of a private key's file, and refuses one that anybody but its owner can read or that
+// belongs to another user.
+func readKeyFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat() // of the open file: the name may change hands meanwhile
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", path)
+	}
+	if perm := st.Mode().Perm(); perm&0o077 != 0 {
+		return nil, fmt.Errorf("%s can be read by others (mode %04o): `chmod 600 %s`", path, perm, path)
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() && sys.Uid != 0 {
+		return nil, fmt.Errorf("%s belongs to user %d, not to the one that runs the gateway (%d): `chown` it", path, sys.Uid, os.Geteuid())
+	}
+	if st.Size() > 1<<20 {
+		return nil, fmt.Errorf("%s is larger than any key", path)
+	}
+	b := make([]byte, st.Size())
+	n, err := f.ReadAt(b, 0)
+	if n < len(b) {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return b, nil
+}
+
+// writeNew writes a file in one step, so that it is there whole or not at all, and never over another one: the error is an
+// fs.ErrExist then.
+func writeNew(path string, b []byte, mode fs.FileMode) error {
+	return viaTemp(path, b, mode, os.Link)
+}
+
+// replace writes a file in one step over the one that is there.
+func replace(path string, b []byte, mode fs.FileMode) error {
+	return viaTemp(path, b, mode, os.Rename)
+}
+
+func viaTemp(path string, b []byte, mode fs.FileMode, place func(tmp, path string) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-") // for the owner alone, from the first moment
+	if err != nil {
+		return err
+	}
+	tmp := f.Name()
+	defer func() {
+		if e := os.Remove(tmp); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}()
+	_, werr := f.Write(b)
+	if err := errors.Join(werr, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := place(tmp, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// stateOf returns what tells this content of a file from another.
+func stateOf(st fs.FileInfo) fileState {
+	s := fileState{size: st.Size(), mtime: st.ModTime()}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		s.inode = sys.Ino
+	}
+	return s
+}

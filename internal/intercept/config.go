@@ -1,0 +1,119 @@
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"lazaret/internal/units"
+)
+
+// Config is [web.tls].
+type Config struct {
+	ExtraRoots         []string       `toml:"extra_roots" doc:"PEM files of authorities that are trusted for origins, besides the system's"`
+	Tunnel             []string       `toml:"tunnel" doc:"what is passed through unopened and unscanned: a host (\"bank.example\"), a domain and all below it (\".bank.example\"), only what is below it (\"*.bank.example\"), an address or a network (\"192.0.2.0/24\") of destinations"`
+	TunnelFile         string         `toml:"tunnel_file" doc:"a file with more entries of that kind, one a line, # for comments; read again when it changes"`
+	TunnelClients      []string       `toml:"tunnel_clients" doc:"networks of clients whose connections are passed through unopened and unscanned"`
+	MinVersion         string         `toml:"min_version" doc:"the lowest TLS version on both sides, \"1.2\" or \"1.3\""`
+	ClientCertificates string         `toml:"client_certificates" doc:"what happens where an origin asks for a client certificate, which only the browser has: \"tunnel\" passes the connection through unopened and remembers the host, \"anonymous\" answers that there is none and scans on, \"refuse\" shows a page"`
+	Learned            units.Duration `toml:"learned" doc:"how long a host that asked for a client certificate is remembered and passed through"`
+	HelloTimeout       units.Duration `toml:"hello_timeout" doc:"how long a client may take for its first message"`
+	HandshakeTimeout   units.Duration `toml:"handshake_timeout" doc:"how long a TLS handshake may take, on each side"`
+	Certificates       int            `toml:"certificates" doc:"how many leaf certificates are kept in memory"`
+	Exceptions         []Exception    `toml:"exception" doc:"origins that are talked to in spite of a fault; each use is logged"`
+}
+
+// Exception lets one host's faults pass until a day.
+type Exception struct {
+	Host        string      `toml:"host" doc:"the host, as in the URL; no wildcards"`
+	Faults      []FaultKind `toml:"faults" doc:"which faults: untrusted, self-signed, wrong-name, expired, not-yet-valid, weak, not-allowed, revoked"`
+	Expires     time.Time   `toml:"expires" doc:"the moment from which the exception no longer holds, such as 2026-12-31T00:00:00Z"`
+	Fingerprint string      `toml:"fingerprint" doc:"SHA-256 of the one certificate that is meant, in hexadecimal; empty: any"`
+}
+
+// excusable lists the faults that an exception can be for. The others leave nothing to talk to, or are the gateway's own
+// circle.
+var excusable = []FaultKind{
+	FaultUntrusted, FaultSelfSigned, FaultName, FaultExpired, FaultNotYetValid, FaultWeak, FaultNotAllowed, FaultRevoked,
+}
+
+// The values of client_certificates.
+const (
+	certsTunnel    = "tunnel"
+	certsAnonymous = "anonymous"
+	certsRefuse    = "refuse"
+)
+
+// Default returns the settings that work without a file.
+func Default() Config {
+	return Config{
+		MinVersion:         "1.2",
+		ClientCertificates: certsTunnel,
+		Learned:            units.Duration(30 * 24 * time.Hour),
+		HelloTimeout:       units.Duration(10 * time.Second),
+		HandshakeTimeout:   units.Duration(15 * time.Second),
+		Certificates:       4096,
+	}
+}
+
+// Validate returns what cannot be used in c, one error for each key, each beginning with the key's name and a colon.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf(key+": "+format, args...))
+	}
+	if _, err := parseHosts(c.Tunnel); err != nil {
+		bad("tunnel", "%w", err)
+	}
+	if _, err := parseNets(c.TunnelClients); err != nil {
+		bad("tunnel_clients", "%w", err)
+	}
+	if _, ok := versions[c.MinVersion]; !ok {
+		bad("min_version", "%q is neither \"1.2\" nor \"1.3\"", c.MinVersion)
+	}
+	if !slices.Contains([]string{certsTunnel, certsAnonymous, certsRefuse}, c.ClientCertificates) {
+		bad("client_certificates", "%q is neither \"tunnel\" nor \"anonymous\" nor \"refuse\"", c.ClientCertificates)
+	}
+	if c.Learned <= 0 {
+		bad("learned", "must be greater than zero")
+	}
+	if c.HelloTimeout <= 0 {
+		bad("hello_timeout", "must be greater than zero")
+	}
+	if c.HandshakeTimeout <= 0 {
+		bad("handshake_timeout", "must be greater than zero")
+	}
+	if c.Certificates < 16 {
+		bad("certificates", "must be at least 16")
+	}
+	for i, e := range c.Exceptions {
+		if err := e.validate(); err != nil {
+			bad("exception", "number %d: %w", i+1, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e Exception) validate() error {
+	if name, err := canonicalHost(e.Host); err != nil || name == "" {
+		return fmt.Errorf("host %q is not a host name or an address", e.Host)
+	}
+	if e.Expires.IsZero() {
+		return errors.New("expires is missing: an exception must end some day")
+	}
+	if len(e.Faults) == 0 {
+		return fmt.Errorf("faults is missing: write which of %v", excusable)
+	}
+	for _, k := range e.Faults {
+		if !slices.Contains(excusable, k) {
+			return fmt.Errorf("fault %q cannot be excused: it must be one of %v", k, excusable)
+		}
+	}
+	if e.Fingerprint != "" {
+		if _, err := parseFingerprint(e.Fingerprint); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package intercept
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"lazaret/internal/egress"
+
+	"github.com/gaissmai/bart"
+)
+
+// maxLearned bounds the hosts that are remembered.
+const maxLearned = 10_000
+
+// Options are what an Interceptor is given besides its settings.
+type Options struct {
+	StateDir string           // where what was learned is kept; empty: in memory only
+	Logger   *slog.Logger     // nil: slog.Default
+	Now      func() time.Time // the clock; nil: time.Now
+	Roots    *x509.CertPool   // instead of the system's roots and extra_roots; nil: those
+}
+
+// Interceptor decides for connections and opens them. It is safe for use by many goroutines, and has none of its own.
+type Interceptor struct {
+	cfg      Config
+	ca       *CA
+	dialer   *egress.Dialer
+	log      *slog.Logger
+	now      func() time.Time
+	verifier *verifier
+	leaves   *leaves
+	list     *hostList
+	file     *listFile
+	clients  *bart.Lite
+	learned  *lru[string, time.Time]
+	counts   counters
+}
+
+type counters struct {
+	minted, exceptions atomic.Int64
+}
+
+// Stats are counts since the start, and sizes at the moment.
+type Stats struct {
+	Minted       int64 // leaf certificates signed
+	Certificates int   // kept in memory
+	Exceptions   int64 // faults that an exception let pass
+	Learned      int   // hosts remembered to ask for client certificates
+}
+
+// Stats returns the counts.
+func (i *Interceptor) Stats() Stats {
+	return Stats{
+		Minted: i.counts.minted.Load(), Certificates: i.leaves.cache.size(), Exceptions: i.counts.exceptions.Load(),
+		Learned: i.learned.size(),
+	}
+}
+
+// New returns an Interceptor that signs with ca and dials with d, and an error when cfg cannot be used.
+func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if ca == nil || d == nil {
+		return nil, errors.New("intercept: a CA and a dialer are needed")
+	}
+	i := &Interceptor{cfg: cfg, ca: ca, dialer: d, log: opt.Logger, now: opt.Now}
+	if i.log == nil {
+		i.log = slog.Default()
+	}
+	if i.now == nil {
+		i.now = time.Now
+	}
+	roots := opt.Roots
+	if roots == nil {
+		var err error
+		if roots, err = loadRoots(cfg.ExtraRoots); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if i.leaves, err = newLeaves(ca, cfg.Certificates, i.now, func() { i.counts.minted.Add(1) }); err != nil {
+		return nil, err
+	}
+	i.verifier = &verifier{roots: roots, ca: ca, now: i.now, own: i.leaves.own}
+	if i.list, err = parseHosts(cfg.Tunnel); err != nil {
+		return nil, fmt.Errorf("tunnel: %w", err)
+	}
+	if i.clients, err = parseNets(cfg.TunnelClients); err != nil {
+		return nil, fmt.Errorf("tunnel_clients: %w", err)
+	}
+	if i.file, err = newListFile(cfg.TunnelFile, i.log); err != nil {
+		return nil, fmt.Errorf("tunnel_file: %w", err)
+	}
+	i.learned = newLRU[string, time.Time](maxLearned, i.now)
+	return i, nil
+}
+
+// CA returns the certificate authority.
+func (i *Interceptor) CA() *CA { return i.ca }
+
+// own says whether a certificate carries the key of this gateway's leaves.
+func (l *leaves) own(c *x509.Certificate) bool {
+	pub, ok := c.PublicKey.(*ecdsa.PublicKey)
+	return ok && pub.Equal(&l.ecdsa.PublicKey)
+}
+
+// namedList is a tunnel list and what it is called in reasons.
+type namedList struct {
+	name string
+	list *hostList
+}
+
+// lists returns the tunnel lists as they are now.
+func (i *Interceptor) lists() []namedList {
+	out := []namedList{{"tunnel list", i.list}}
+	if l := i.file.current(); l != nil {
+		out = append(out, namedList{"tunnel file", l})
+	}
+	return out
+}
+
+// learn remembers that an origin asks for client certificates.
+func (i *Interceptor) learn(_ context.Context, o *origin) {
+	until := i.now().Add(i.cfg.Learned.Std())
+	key := learnedKey(o.name, o.target)
+	i.learned.put(key, until, until)
+	i.log.Info("an origin asks for a client certificate: its connections are passed through unopened", "host", key, "until", until.Format(time.RFC3339))
+}

@@ -1,0 +1,221 @@
+package intercept
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+// The bounds of a leaf. 397 days is what browsers accept (CA/B Forum baseline requirements, 6.3.2), back-dating included.
+const (
+	leafBackdate    = 24 * time.Hour
+	leafLifetime    = 397*24*time.Hour - leafBackdate - time.Hour
+	leafFaulty      = 24 * time.Hour // for the page that names a fault, and for origins under an exception
+	maxMirrored     = 100            // names taken over from the origin's certificate
+	maxMirroredSize = 8 << 10        // and their length together
+)
+
+// keyKind is the sort of a leaf's key.
+type keyKind uint8
+
+const (
+	ecdsaLeaf keyKind = iota
+	rsaLeaf           // for clients that offer no ECDSA
+)
+
+// leafKey is what a leaf depends on. A certificate of the origin that has changed gets a new leaf.
+type leafKey struct {
+	name   string // empty where the origin's own names, which the leaf mirrors, cover it
+	origin [sha256.Size]byte
+	kind   keyKind
+}
+
+// leaves mints leaf certificates and keeps them. All leaves of a kind share one key, made at start and held in memory
+// only; it is never the CA's.
+type leaves struct {
+	ca     *CA
+	now    func() time.Time
+	ecdsa  *ecdsa.PrivateKey
+	rsa    func() (*rsa.PrivateKey, error)
+	probe  *tls.Certificate // a certificate with the ECDSA key, to ask whether a client takes such ones
+	cache  *lru[leafKey, *tls.Certificate]
+	flight singleflight.Group
+	minted func() // counts
+}
+
+// newLeaves makes the leaf key and an empty cache of at most size certificates.
+func newLeaves(ca *CA, size int, now func() time.Time, minted func()) (*leaves, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the key of the leaf certificates: %w", err)
+	}
+	l := &leaves{
+		ca: ca, now: now, ecdsa: key, minted: minted,
+		rsa:   sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) }),
+		cache: newLRU[leafKey, *tls.Certificate](size, now),
+	}
+	if l.probe, err = l.mint("probe.invalid", nil, ecdsaLeaf); err != nil {
+		return nil, fmt.Errorf("the CA cannot sign: %w", err)
+	}
+	return l, nil
+}
+
+// forClient returns the leaf for name that suits the client: ECDSA, or RSA where the client's ClientHello rules ECDSA out.
+func (l *leaves) forClient(ctx context.Context, chi *tls.ClientHelloInfo, name string, origin *x509.Certificate) (*tls.Certificate, error) {
+	kind := ecdsaLeaf
+	ask := *chi
+	ask.ServerName = "" // whether the name fits is not the question
+	if ask.SupportsCertificate(l.probe) != nil {
+		kind = rsaLeaf
+	}
+	return l.get(ctx, name, origin, kind)
+}
+
+// get returns the leaf for name, mirroring the origin's certificate (nil: there is none, the leaf serves a page of ours).
+// One goroutine mints; the others who want the same leaf wait for it, each until its own ctx ends.
+func (l *leaves) get(ctx context.Context, name string, origin *x509.Certificate, kind keyKind) (*tls.Certificate, error) {
+	key := leafKey{name: name, kind: kind}
+	if origin != nil {
+		key.origin = sha256.Sum256(origin.Raw)
+		if dns, ips := mirrored(origin); origin.VerifyHostname(name) == nil && len(dns) == len(origin.DNSNames) && len(ips) == len(origin.IPAddresses) {
+			key.name = ""
+		}
+	}
+	if c, ok := l.cache.get(key); ok {
+		return c, nil
+	}
+	ch := l.flight.DoChan(fmt.Sprintf("%d %x %s", key.kind, key.origin, key.name), func() (any, error) {
+		if c, ok := l.cache.get(key); ok {
+			return c, nil
+		}
+		c, err := l.mint(name, origin, kind)
+		if err != nil {
+			return nil, err
+		}
+		if l.minted != nil {
+			l.minted()
+		}
+		// A leaf is not given out in its last hour; its successor is minted with fresh dates.
+		l.cache.put(key, c, c.Leaf.NotAfter.Add(-min(time.Hour, c.Leaf.NotAfter.Sub(l.now())/2)))
+		return c, nil
+	})
+	select {
+	case r := <-ch:
+		if r.Err != nil {
+			return nil, fmt.Errorf("minting a certificate for %s: %w", name, r.Err)
+		}
+		return r.Val.(*tls.Certificate), nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for a certificate for %s: %w", name, ctx.Err())
+	}
+}
+
+// mint signs a leaf.
+func (l *leaves) mint(name string, origin *x509.Certificate, kind keyKind) (*tls.Certificate, error) {
+	serial, err := randomSerial()
+	if err != nil {
+		return nil, err
+	}
+	tpl := &x509.Certificate{
+		SerialNumber:          serial,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	if len(name) <= 64 { // the upper bound of a common name (RFC 5280, appendix A.1)
+		tpl.Subject = pkix.Name{CommonName: name}
+	}
+	if origin != nil {
+		tpl.DNSNames, tpl.IPAddresses = mirrored(origin)
+	}
+	cover(tpl, name)
+	tpl.NotBefore, tpl.NotAfter = l.dates(origin)
+
+	var key crypto.Signer = l.ecdsa
+	if kind == rsaLeaf {
+		if key, err = l.rsa(); err != nil {
+			return nil, fmt.Errorf("making the RSA key of the leaf certificates: %w", err)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, l.ca.cert, key.Public(), l.ca.key)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: append([][]byte{der}, l.ca.chain...), PrivateKey: key, Leaf: leaf}, nil
+}
+
+// dates returns the validity of a leaf: within the origin's, the CA's and what browsers accept.
+func (l *leaves) dates(origin *x509.Certificate) (from, to time.Time) {
+	now := l.now()
+	from, to = now.Add(-leafBackdate), now.Add(leafLifetime)
+	switch {
+	case origin == nil, !now.Before(origin.NotAfter), now.Before(origin.NotBefore):
+		to = now.Add(leafFaulty)
+	default:
+		from, to = later(from, origin.NotBefore), earlier(to, origin.NotAfter)
+	}
+	return later(from, l.ca.cert.NotBefore), earlier(to, l.ca.cert.NotAfter)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// mirrored returns the names of the origin's certificate that a leaf takes over, wildcards as they are.
+func mirrored(origin *x509.Certificate) (dns []string, ips []net.IP) {
+	size := 0
+	for _, n := range origin.DNSNames {
+		if size += len(n); len(dns) >= maxMirrored || size > maxMirroredSize {
+			break
+		}
+		dns = append(dns, n)
+	}
+	for _, ip := range origin.IPAddresses {
+		if len(ips) >= maxMirrored {
+			break
+		}
+		ips = append(ips, ip)
+	}
+	return dns, ips
+}
+
+// cover makes sure that the certificate is good for name.
+func cover(tpl *x509.Certificate, name string) {
+	if ip := net.ParseIP(name); ip != nil {
+		if !slices.ContainsFunc(tpl.IPAddresses, ip.Equal) {
+			tpl.IPAddresses = append(tpl.IPAddresses, ip)
+		}
+		return
+	}
+	if tpl.VerifyHostname(name) != nil {
+		tpl.DNSNames = append(tpl.DNSNames, name)
+	}
+}

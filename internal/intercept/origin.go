@@ -1,0 +1,244 @@
+package intercept
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"lazaret/internal/egress"
+)
+
+// versions are the values of min_version.
+var versions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
+// suites12 are the suites of TLS 1.2 that both sides use: forward secrecy and authenticated encryption only. Those of TLS
+// 1.3 are all of that kind.
+var suites12 = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// protocols are the application protocols (RFC 7301) that can be inspected.
+var protocols = []string{"h2", "http/1.1"}
+
+// errClientCertificate says that the origin asked for a certificate that only the browser has.
+var errClientCertificate = errors.New("the origin asks for a client certificate")
+
+// origin is what the gateway needs to know to open connections to an origin for one browser session.
+type origin struct {
+	i      *Interceptor
+	target Target
+	name   string   // what the certificate must be for
+	protos []string // what is offered
+	max    uint16   // the highest version offered; 0: no limit of ours
+
+	sessions tls.ClientSessionCache // of this browser session alone; nil: none
+	excused  atomic.Bool            // an exception was used
+}
+
+// address returns what is dialled.
+func (o *origin) address() string {
+	if o.target.Addr.IsValid() {
+		return o.target.Addr.String()
+	}
+	return net.JoinHostPort(o.target.Host, strconv.Itoa(int(o.target.Port)))
+}
+
+// dial opens a TCP connection to the origin. The error is a *Fault of kind FaultUnreachable.
+func (o *origin) dial(ctx context.Context) (net.Conn, error) {
+	raw, err := o.i.dialer.Dial(ctx, o.address())
+	if err != nil {
+		return nil, &Fault{Kind: FaultUnreachable, Detail: unreachable(err), Err: err}
+	}
+	return raw, nil
+}
+
+// unreachable says why an origin could not be reached, in words that may be shown.
+func unreachable(err error) string {
+	switch egress.KindOf(err) {
+	case egress.Forbidden:
+		return "the address may not be connected to through this gateway"
+	case egress.NoName:
+		return "the name could not be resolved"
+	case egress.Refused:
+		return "the server refused the connection or cannot be reached"
+	case egress.Timeout:
+		return "the server did not answer in time"
+	case egress.Parent:
+		return "the parent proxy could not establish the connection"
+	}
+	return "the connection failed"
+}
+
+// handshake makes TLS on raw and verifies the origin before anything is sent to it. It closes raw where it fails. The
+// error is a *Fault, or errClientCertificate.
+func (o *origin) handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.i.cfg.HandshakeTimeout.Std())
+	defer cancel()
+	var (
+		fault *Fault
+		asked bool
+	)
+	conf := &tls.Config{
+		ServerName:         o.name,
+		NextProtos:         o.protos,
+		MinVersion:         versions[o.i.cfg.MinVersion],
+		MaxVersion:         o.max,
+		CipherSuites:       suites12,
+		ClientSessionCache: o.sessions,
+		// VerifyConnection below does it, with more checks and with errors that can be told to the user. It runs on
+		// resumption too, and fails the handshake before anything is sent.
+		InsecureSkipVerify: true, //nolint:gosec // see above
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if fault = o.verify(ctx, cs); fault != nil {
+				return fault
+			}
+			return nil
+		},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			asked = true
+			if o.i.cfg.ClientCertificates == certsAnonymous {
+				return &tls.Certificate{}, nil
+			}
+			return nil, errClientCertificate
+		},
+	}
+	c := tls.Client(raw, conf)
+	err := c.HandshakeContext(ctx)
+	if err == nil {
+		return c, nil
+	}
+	_ = raw.Close()
+	switch {
+	case fault != nil:
+		return nil, fault
+	case asked && errors.Is(err, errClientCertificate):
+		return nil, errClientCertificate
+	}
+	return nil, handshakeFault(err)
+}
+
+// verify judges what the origin presented. Faults that an exception covers are logged and let pass.
+func (o *origin) verify(_ context.Context, cs tls.ConnectionState) *Fault {
+	faults := o.i.verifier.verify(o.name, cs.PeerCertificates, nil)
+	for _, f := range faults {
+		if !o.i.excused(o.name, cs.PeerCertificates[0], f) {
+			return f
+		}
+		o.excused.Store(true)
+	}
+	return nil
+}
+
+// excused says whether an exception covers a fault, and logs its use.
+func (i *Interceptor) excused(name string, leaf *x509.Certificate, f *Fault) bool {
+	for _, e := range i.cfg.Exceptions {
+		host, err := canonicalHost(e.Host)
+		if err != nil || host != name || !slices.Contains(e.Faults, f.Kind) || !i.now().Before(e.Expires) {
+			continue
+		}
+		if e.Fingerprint != "" {
+			if want, err := parseFingerprint(e.Fingerprint); err != nil || want != sha256.Sum256(leaf.Raw) {
+				continue
+			}
+		}
+		i.counts.exceptions.Add(1)
+		i.log.Warn("an origin's fault is let pass by an exception", "host", name, "fault", f.Kind, "detail", f.Detail,
+			"expires", e.Expires.Format(time.RFC3339))
+		return true
+	}
+	return false
+}
+
+// handshakeFault turns a failed handshake into a fault, in the field's terms.
+func handshakeFault(err error) *Fault {
+	var (
+		alert   tls.AlertError
+		record  tls.RecordHeaderError
+		netErr  net.Error
+		opError *net.OpError
+	)
+	f := &Fault{Kind: FaultHandshake, Err: err}
+	text := err.Error()
+	switch {
+	case errors.As(err, &record):
+		f.Detail = "the server does not speak TLS on this port"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+		f.Detail = "the server did not finish the TLS handshake in time"
+	case errors.Is(err, context.Canceled):
+		f.Detail = "the TLS handshake was given up"
+	case strings.Contains(text, "failed to parse certificate"), strings.Contains(text, "x509: "):
+		f.Kind, f.Detail = FaultMalformed, "the server's certificate is malformed: "+clean(strings.TrimPrefix(text, "tls: "))
+	case errors.As(err, &alert), errors.As(err, &opError) && opError.Op == "remote error":
+		f.Detail = "the server refused the TLS handshake: " + clean(strings.TrimPrefix(text, "remote error: "))
+	case strings.Contains(text, "unsupported protocol version"), strings.Contains(text, "unsupported versions"):
+		f.Kind, f.Detail = FaultWeak, "the server speaks only versions of TLS that are not safe: "+clean(text)
+	case strings.Contains(text, "unconfigured cipher suite"):
+		f.Kind, f.Detail = FaultWeak, "the server chose a cipher suite that is not safe"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		f.Detail = "the server ended the connection during the TLS handshake"
+	default:
+		f.Detail = "the TLS handshake with the server failed: " + clean(strings.TrimPrefix(text, "tls: "))
+	}
+	return f
+}
+
+// offered returns the protocols of ours that the client offers, in its order. ok is false where it offers protocols but
+// none that can be inspected.
+func offered(alpn []string) (protos []string, ok bool) {
+	for _, p := range alpn {
+		if slices.Contains(protocols, p) && !slices.Contains(protos, p) {
+			protos = append(protos, p)
+		}
+	}
+	return protos, len(protos) > 0 || len(alpn) == 0
+}
+
+// open dials the origin and makes TLS with it.
+func (o *origin) open(ctx context.Context) (*tls.Conn, error) {
+	raw, err := o.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return o.handshake(ctx, raw)
+}
+
+// redial opens one more connection to the origin, which must speak proto as the first one did.
+func (o *origin) redial(ctx context.Context, proto string) (*tls.Conn, error) {
+	c, err := o.open(ctx)
+	if err != nil {
+		var f *Fault
+		if errors.As(err, &f) && f.Kind == FaultUnreachable {
+			return nil, f.Err
+		}
+		if errors.Is(err, errClientCertificate) {
+			return nil, &Fault{Kind: FaultHandshake, Detail: errClientCertificate.Error(), Err: err}
+		}
+		return nil, err
+	}
+	if got := protoOf(c); got != proto {
+		_ = c.Close()
+		return nil, &Fault{Kind: FaultHandshake, Detail: fmt.Sprintf("the server now speaks %s, and %s before", got, proto)}
+	}
+	return c, nil
+}
+
+// protoOf returns the protocol that a connection negotiated; none means HTTP/1.1.
+func protoOf(c *tls.Conn) string {
+	if p := c.ConnectionState().NegotiatedProtocol; p != "" {
+		return p
+	}
+	return "http/1.1"
+}
