@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"strings"
 
@@ -73,98 +72,21 @@ type Part struct {
 // Find calls visit with every reading of src, and returns what could not be read. It ends early when visit returns an
 // error, which is no problem of the content, or when ctx ends.
 func Find(ctx context.Context, pool *spool.Pool, src Source, lim Limits, visit func(Part) error) []Problem {
-	f := &finder{ctx: ctx, pool: pool, lim: lim, visit: visit}
+	f := &finder{NewEmitter(ctx, pool, lim, visit)}
 	mediaType, params, err := mime.ParseMediaType(src.Type)
 	if err != nil && mediaType == "" {
 		mediaType, _, _ = strings.Cut(strings.ToLower(src.Type), ";")
 	}
-	f.run("", func() error {
+	f.Run("", func() error {
 		if strings.HasPrefix(strings.TrimSpace(mediaType), "multipart/") {
 			return f.multipart(src.Blob, params["boundary"])
 		}
 		return nil
 	})
-	f.run("UTF-16 text", func() error { return f.utf16(src.Blob, params["charset"], mediaType) })
-	f.run("data: URLs", func() error { return f.dataURLs(src.Blob) })
-	return f.problems
+	f.Run("UTF-16 text", func() error { return f.utf16(src.Blob, params["charset"], mediaType) })
+	f.Run("data: URLs", func() error { return f.dataURLs(src.Blob) })
+	return f.Problems()
 }
 
-var errStop = errors.New("the visitor has enough")
-
-type finder struct {
-	ctx      context.Context
-	pool     *spool.Pool
-	lim      Limits
-	visit    func(Part) error
-	parts    int
-	bytes    int64
-	ended    bool
-	problems []Problem
-}
-
-// run calls one way of reading, and notes what it could not do.
-func (f *finder) run(path string, read func() error) {
-	if f.ended {
-		return
-	}
-	err := read()
-	var p *problem
-	switch {
-	case err == nil:
-	case errors.Is(err, errStop):
-		f.ended = true
-	case errors.As(err, &p):
-		f.note(p.kind, path, p.err)
-	default:
-		f.note(Undecodable, path, err)
-	}
-}
-
-func (f *finder) note(k Kind, path string, err error) {
-	if k != Undecodable {
-		f.ended = true // every further reading would meet the same limit
-	}
-	f.problems = append(f.problems, Problem{Kind: k, Path: path, Err: err})
-}
-
-// problem is an error that knows its kind.
-type problem struct {
-	kind Kind
-	err  error
-}
-
-func (p *problem) Error() string { return p.err.Error() }
-func (p *problem) Unwrap() error { return p.err }
-
-// emit spools r and hands it to the visitor.
-func (f *finder) emit(path, typ string, r io.Reader) error {
-	if err := f.ctx.Err(); err != nil {
-		return &problem{Cancelled, err}
-	}
-	f.parts++
-	if f.parts > f.lim.Parts {
-		return &problem{TooMany, fmt.Errorf("more than %d parts and other readings", f.lim.Parts)}
-	}
-	left := int64(f.lim.Bytes) - f.bytes
-	w := f.pool.NewLimited(left)
-	defer w.Discard()
-	_, copyErr := io.Copy(w, r)
-	f.bytes += w.Size()
-	switch {
-	case errors.Is(copyErr, spool.ErrTooLarge):
-		return &problem{TooLarge, fmt.Errorf("more than %v taken out of one body", f.lim.Bytes)}
-	case errors.Is(copyErr, spool.ErrFull):
-		return &problem{SpoolFull, copyErr}
-	}
-	// What a broken part had until it broke is looked at all the same.
-	b, err := w.Seal()
-	if err != nil {
-		return &problem{SpoolFull, err}
-	}
-	defer b.Close() // in memory or unlinked: nothing is lost with it
-	if err := f.visit(Part{Path: path, Type: typ, Blob: b}); err != nil {
-		f.ended = true
-		return errStop
-	}
-	return copyErr
-}
+// finder is one Find.
+type finder struct{ *Emitter }

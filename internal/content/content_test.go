@@ -127,8 +127,8 @@ func TestOrdinaryContentHasNoOtherReading(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	var many bytes.Buffer
-	for range 20 {
-		fmt.Fprintf(&many, "data:a/b;base64,%s ", base64.StdEncoding.EncodeToString([]byte(secret)))
+	for i := range 20 {
+		fmt.Fprintf(&many, "data:a/b;base64,%s ", base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%s%02d", secret, i)))
 	}
 	parts, problems := find(t, many.String(), "", Limits{Parts: 10, Bytes: 1 << 20}, false)
 	if len(parts) != 10 || len(problems) != 1 || problems[0].Kind != TooMany {

@@ -47,8 +47,7 @@ func (f *finder) dataURLs(b *spool.Blob) error {
 			}
 			count++
 			if err := f.emit(fmt.Sprintf("data: URL %d", count), "", base64.NewDecoder(forgiving, r)); err != nil {
-				var p *problem
-				if errors.Is(err, errStop) || errors.As(err, &p) {
+				if Fatal(err) {
 					return err
 				}
 				// Where base64 ends in the middle of a group a browser shows nothing; what there was has been looked at.

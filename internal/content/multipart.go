@@ -29,8 +29,7 @@ func (f *finder) multipart(b *spool.Blob, declared string) error {
 			continue
 		}
 		if err := f.split(b, boundary); err != nil {
-			var p *problem
-			if errors.Is(err, errStop) || errors.As(err, &p) {
+			if Fatal(err) {
 				return err
 			}
 			errs = append(errs, err)
