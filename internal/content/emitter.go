@@ -86,10 +86,6 @@ func (e *Emitter) Emit(w *spool.Writer, path, typ string, cause error) error {
 	if err := e.ctx.Err(); err != nil {
 		return &problem{Cancelled, err}
 	}
-	e.parts++
-	if e.parts > e.lim.Parts {
-		return &problem{TooMany, fmt.Errorf("more than %d parts and other readings", e.lim.Parts)}
-	}
 	e.bytes += w.Size()
 	b, err := w.Seal()
 	switch {
@@ -101,6 +97,10 @@ func (e *Emitter) Emit(w *spool.Writer, path, typ string, cause error) error {
 	defer b.Close() // in memory or unlinked: nothing is lost with it
 	if _, again := e.seen[b.SHA256()]; again || b.Size() == 0 {
 		return cause
+	}
+	e.parts++
+	if e.parts > e.lim.Parts {
+		return &problem{TooMany, fmt.Errorf("more than %d parts and other readings", e.lim.Parts)}
 	}
 	e.seen[b.SHA256()] = struct{}{}
 	if err := e.visit(Part{Path: path, Type: typ, Blob: b}); err != nil {

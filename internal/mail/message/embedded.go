@@ -1,0 +1,211 @@
+package message
+
+import (
+	"bytes"
+	"fmt"
+
+	"lazaret/internal/content"
+	"lazaret/internal/spool"
+)
+
+// maxEmbedded bounds how many embedded files of one section are open at a time; more than one only in garbage.
+const maxEmbedded = 8
+
+// embedded finds files that are written into a text without MIME: uuencode, yEnc, BinHex.
+type embedded struct {
+	e     *content.Emitter
+	files []*file
+	done  []*file
+}
+
+// file is one embedded file.
+type file struct {
+	kind   string
+	w      *spool.Writer
+	decode func(text []byte) (out []byte, more bool)
+}
+
+func newEmbedded(e *content.Emitter) *embedded { return &embedded{e: e} }
+
+func (m *embedded) line(l line, text []byte) {
+	if len(m.files) > 0 {
+		m.feed(text)
+	}
+	if !l.first || len(text) == 0 || len(m.files) >= maxEmbedded {
+		return
+	}
+	switch {
+	case beginsUU(text):
+		m.open("uuencode", decodeUU)
+	case bytes.HasPrefix(text, []byte("begin-base64 ")):
+		d := newBase64(m.e, joined)
+		d.w.Discard()
+		m.open("begin-base64", func(text []byte) ([]byte, bool) {
+			d.buf = d.buf[:0]
+			d.decodeInto(text)
+			return d.buf, !bytes.Equal(text, []byte("===="))
+		})
+	case bytes.HasPrefix(text, []byte("=ybegin ")):
+		m.open("yEnc", decodeYEnc())
+	case text[0] == ':' && len(text) > 10:
+		h := &binHex{}
+		m.open("BinHex", h.line)
+		m.feed(text)
+	}
+}
+
+func (m *embedded) open(kind string, decode func([]byte) ([]byte, bool)) {
+	m.files = append(m.files, &file{kind: kind, w: m.e.Writer(), decode: decode})
+}
+
+func (m *embedded) feed(text []byte) {
+	open := m.files[:0]
+	for _, f := range m.files {
+		out, more := f.decode(text)
+		if len(out) > 0 {
+			_, _ = f.w.Write(out) // Emit reports what a Writer could not take
+		}
+		if more {
+			open = append(open, f)
+		} else {
+			m.done = append(m.done, f)
+		}
+	}
+	m.files = open
+}
+
+// end hands on what was found. A file whose end is missing is one all the same.
+func (m *embedded) end(path string) error {
+	for _, f := range append(m.done, m.files...) {
+		if err := m.e.Emit(f.w, fmt.Sprintf("%s (%s)", path, f.kind), "", nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// discard gives back what was not handed on.
+func (m *embedded) discard() {
+	for _, f := range append(m.done, m.files...) {
+		f.w.Discard()
+	}
+	m.done, m.files = nil, nil
+}
+
+// beginsUU says whether a line is "begin 644 name", with any mode.
+func beginsUU(text []byte) bool {
+	rest, ok := bytes.CutPrefix(bytes.ToLower(text), []byte("begin "))
+	if !ok {
+		return false
+	}
+	mode, _, _ := bytes.Cut(bytes.TrimLeft(rest, " "), []byte(" "))
+	for _, c := range mode {
+		if c < '0' || c > '7' {
+			return false
+		}
+	}
+	return len(mode) >= 3
+}
+
+// decodeUU decodes a line of uuencode. Where the count lies, everything on the line is taken.
+func decodeUU(text []byte) ([]byte, bool) {
+	if len(text) == 0 || text[0] == '`' {
+		return nil, true
+	}
+	if bytes.EqualFold(text, []byte("end")) {
+		return nil, false
+	}
+	want := int(text[0]-' ') & 0x3f
+	var out []byte
+	body := text[1:]
+	for i := 0; i < len(body); i += 4 {
+		var g [4]byte
+		for k := range g {
+			if i+k < len(body) {
+				g[k] = (body[i+k] - ' ') & 0x3f
+			}
+		}
+		out = append(out, g[0]<<2|g[1]>>4, g[1]<<4|g[2]>>2, g[2]<<6|g[3])
+	}
+	return out[:min(want, len(out))], true
+}
+
+// decodeYEnc returns what decodes the lines of a yEnc file.
+func decodeYEnc() func(text []byte) ([]byte, bool) {
+	return func(text []byte) ([]byte, bool) {
+		if bytes.HasPrefix(text, []byte("=yend")) {
+			return nil, false
+		}
+		if bytes.HasPrefix(text, []byte("=y")) {
+			return nil, true // =ypart
+		}
+		out := make([]byte, 0, len(text))
+		for i := 0; i < len(text); i++ {
+			c := text[i]
+			if c == '=' && i+1 < len(text) {
+				i++
+				c = text[i] - 64
+			}
+			out = append(out, c-42)
+		}
+		return out, true
+	}
+}
+
+// binHexAlphabet is that of BinHex 4.0 (RFC 1741).
+const binHexAlphabet = "!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr"
+
+// binHex decodes BinHex 4.0: six bits a character, then run lengths. What comes out is the whole stream, the header with the
+// name and both forks: signatures match anywhere in it.
+type binHex struct {
+	bits    uint32
+	n       int
+	started bool
+	last    byte
+	run     bool
+}
+
+func (h *binHex) line(text []byte) ([]byte, bool) {
+	var out []byte
+	for _, c := range text {
+		if c == ':' {
+			if h.started {
+				return out, false
+			}
+			h.started = true
+			continue
+		}
+		v := bytes.IndexByte([]byte(binHexAlphabet), c)
+		if v < 0 {
+			continue
+		}
+		h.bits = h.bits<<6 | uint32(v)
+		h.n += 6
+		if h.n >= 8 {
+			h.n -= 8
+			out = h.expand(out, byte(h.bits>>h.n))
+		}
+	}
+	return out, true
+}
+
+// expand undoes the run lengths: 0x90 n repeats the byte before, 0x90 0 is 0x90 itself.
+func (h *binHex) expand(out []byte, c byte) []byte {
+	switch {
+	case h.run:
+		h.run = false
+		if c == 0 {
+			h.last = 0x90
+			return append(out, 0x90)
+		}
+		for range c - 1 {
+			out = append(out, h.last)
+		}
+		return out
+	case c == 0x90:
+		h.run = true
+		return out
+	}
+	h.last = c
+	return append(out, c)
+}

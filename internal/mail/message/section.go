@@ -1,0 +1,147 @@
+package message
+
+import (
+	"bytes"
+
+	"lazaret/internal/content"
+	"lazaret/internal/spool"
+)
+
+// section is the text between two lines that could be delimiters, with everything that decodes it.
+type section struct {
+	e      *content.Emitter
+	header header
+	nested bool // it has what looks like the header of a part
+	looks  looks
+	out    []decoder
+	files  *embedded
+}
+
+// decoder is one way of reading a section.
+type decoder interface {
+	// line takes the next line; text is it without its end.
+	line(l line, text []byte)
+	// end returns the reading.
+	end() *spool.Writer
+	// name is what the reading is called in a path.
+	name() string
+	// wanted says whether the reading makes sense, now that the whole section is known.
+	wanted(s *section) bool
+}
+
+func newSection(e *content.Emitter, h header) *section {
+	s := &section{e: e, header: h, files: newEmbedded(e)}
+	s.out = []decoder{
+		&raw{w: e.Writer()},
+		newBase64(e, joined),
+		newBase64(e, ignorePadding),
+		newBase64(e, pureLines),
+		newBase64(e, pureRuns),
+		newBase64(e, untilPadding),
+		&quotedPrintable{w: e.Writer()},
+	}
+	return s
+}
+
+func (s *section) line(l line, text []byte) {
+	s.looks.line(text)
+	for _, d := range s.out {
+		d.line(l, text)
+	}
+	s.files.line(l, bytes.TrimRight(l.text, "\r\n")) // spaces at the end count in uuencode and yEnc
+}
+
+// end hands on every reading that makes sense. Its error is Fatal.
+func (s *section) end(path string) error {
+	defer s.discard() // whatever an error leaves
+	for _, d := range s.out {
+		w := d.end()
+		if !d.wanted(s) {
+			continue
+		}
+		if err := s.e.Emit(w, path+d.name(), "", nil); err != nil {
+			return err
+		}
+	}
+	return s.files.end(path)
+}
+
+// discard gives back what was not handed on.
+func (s *section) discard() {
+	for _, d := range s.out {
+		d.end().Discard()
+	}
+	s.files.discard()
+}
+
+// raw is text as it stands.
+type raw struct {
+	w *spool.Writer
+	// held is the end of the last line: the one before a delimiter belongs to the delimiter.
+	held []byte
+}
+
+func (r *raw) name() string         { return "" }
+func (r *raw) wanted(*section) bool { return true }
+func (r *raw) end() *spool.Writer   { return r.w }
+
+func (r *raw) line(l line, _ []byte) {
+	if len(r.held) > 0 {
+		_, _ = r.w.Write(r.held) // Emit reports what a Writer could not take
+	}
+	end := len(l.text)
+	for end > 0 && (l.text[end-1] == '\n' || l.text[end-1] == '\r') && len(l.text)-end < 2 {
+		end--
+	}
+	_, _ = r.w.Write(l.text[:end])
+	r.held = append(r.held[:0], l.text[end:]...)
+}
+
+// looks collects what a section looks like.
+type looks struct {
+	chars    int // all but white space
+	spaces   int
+	alphabet int // of base64
+	pureLong int // lines of base64 alone, long enough not to be a word
+	pure     int // characters on lines of base64 alone
+	escapes  int // "=XX"
+	soft     int // lines that end in "="
+}
+
+func (k *looks) line(text []byte) {
+	alphabet, other := 0, 0
+	for i, c := range text {
+		switch {
+		case isBase64(c):
+			alphabet++
+		case c == ' ' || c == '\t':
+			k.spaces++
+			other++
+		default:
+			if c != '=' {
+				other++
+			} else if i+2 < len(text) && isHex(text[i+1]) && isHex(text[i+2]) {
+				k.escapes++
+			}
+		}
+	}
+	k.alphabet += alphabet
+	k.chars += len(text)
+	if other == 0 && alphabet > 0 {
+		k.pure += len(text)
+		if alphabet >= 20 {
+			k.pureLong++
+		}
+	}
+	if n := len(text); n > 0 && text[n-1] == '=' {
+		k.soft++
+	}
+}
+
+// base64 says whether the text could be base64, judged by itself: English has a space every six characters.
+func (k *looks) base64() bool {
+	if k.alphabet < 24 {
+		return false
+	}
+	return k.pureLong > 0 || k.pure*2 > k.chars || k.alphabet*10 > k.chars*8 && k.spaces*20 < k.chars || k.spaces*3 > k.chars
+}
