@@ -102,6 +102,10 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return nil
 	}
 	o := &origin{i: i, target: s.Target, name: name, protos: protos}
+	var err error
+	if o.coupling, err = i.sessions.couple(h.tickets, i.sessions.binding(name, s.Target)); err != nil {
+		return err
+	}
 	raw, err := o.dial(ctx)
 	if err != nil {
 		return i.faulty(ctx, s, h, name, err)
@@ -115,7 +119,7 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 			}
 		}
 	}
-	conn, err := o.handshake(ctx, raw)
+	conn, err := o.handshake(ctx, raw, o.coupling.origin())
 	if errors.Is(err, errClientCertificate) {
 		return i.clientCertificate(ctx, s, h, o)
 	}
@@ -124,10 +128,31 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 	}
 	s.Origin = conn
 	if err := i.answer(ctx, s, h, name, o); err != nil {
-		_ = conn.Close()
+		_ = s.Origin.Close()
 		return err
 	}
-	s.redial = func(ctx context.Context) (*tls.Conn, error) { return o.redial(ctx, s.Proto) }
+	return i.settle(ctx, s, o)
+}
+
+// settle makes sure that both sides of an opened session have resumed, or neither. A client whose ticket was good for the
+// origin's session, but that ended up with a full handshake, has not proven that the session is its own.
+func (i *Interceptor) settle(ctx context.Context, s *Session, o *origin) error {
+	resumed := s.Client.ConnectionState().DidResume
+	if s.Origin.ConnectionState().DidResume && !resumed {
+		_ = s.Origin.Close()
+		conn, err := o.redial(ctx, s.Proto, o.coupling.anew())
+		if err != nil {
+			_ = s.Client.Close()
+			return fmt.Errorf("opening a session of its own for a client that did not resume: %w", err)
+		}
+		s.Origin = conn
+	}
+	if resumed {
+		i.counts.resumed.Add(1)
+	}
+	s.redial = func(ctx context.Context) (*tls.Conn, error) {
+		return o.redial(ctx, s.Proto, o.coupling.again(resumed))
+	}
 	return nil
 }
 
@@ -196,11 +221,16 @@ func (i *Interceptor) answer(ctx context.Context, s *Session, h *clientHello, na
 	conf := &tls.Config{
 		MinVersion:             versions[i.cfg.MinVersion],
 		CipherSuites:           suites12,
-		SessionTicketsDisabled: true,
+		Time:                   i.now,
+		SessionTicketsDisabled: o == nil,
 	}
 	var model *x509.Certificate
 	if o != nil {
 		cs := s.Origin.ConnectionState()
+		o.coupling.serve(conf, cs.DidResume)
+		if i.cfg.MirrorVersion {
+			conf.MaxVersion = cs.Version
+		}
 		if cs.NegotiatedProtocol != "" {
 			conf.NextProtos = []string{cs.NegotiatedProtocol}
 		}
@@ -210,11 +240,14 @@ func (i *Interceptor) answer(ctx context.Context, s *Session, h *clientHello, na
 	} else if protos, ok := offered(h.alpn); ok {
 		conf.NextProtos = protos
 	}
-	conf.GetCertificate = func(chi *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	conf.GetConfigForClient = func(chi *tls.ClientHelloInfo) (*tls.Config, error) {
 		// Two readings of one ClientHello must not differ: what was decided holds for the name that was read first.
-		if !strings.EqualFold(chi.ServerName, strings.TrimSuffix(h.serverName, ".")) {
+		if chi.ServerName != h.serverName {
 			return nil, fmt.Errorf("server_name was read as %q and as %q", h.serverName, chi.ServerName)
 		}
+		return nil, nil
+	}
+	conf.GetCertificate = func(chi *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return i.leaves.forClient(ctx, chi, name, model)
 	}
 	c := tls.Server(s.Raw, conf)

@@ -21,6 +21,8 @@ type Config struct {
 	HelloTimeout       units.Duration `toml:"hello_timeout" doc:"how long a client may take for its first message"`
 	HandshakeTimeout   units.Duration `toml:"handshake_timeout" doc:"how long a TLS handshake may take, on each side"`
 	Certificates       int            `toml:"certificates" doc:"how many leaf certificates are kept in memory"`
+	Sessions           int            `toml:"sessions" doc:"how many TLS sessions are kept in memory to be resumed, each one of a browser with its own one of the origin"`
+	MirrorVersion      bool           `toml:"mirror_version" doc:"give the browser no higher version of TLS than the origin speaks"`
 	Exceptions         []Exception    `toml:"exception" doc:"origins that are talked to in spite of a fault; each use is logged"`
 }
 
@@ -54,6 +56,8 @@ func Default() Config {
 		HelloTimeout:       units.Duration(10 * time.Second),
 		HandshakeTimeout:   units.Duration(15 * time.Second),
 		Certificates:       4096,
+		Sessions:           10_000,
+		MirrorVersion:      true,
 	}
 }
 
@@ -86,6 +90,9 @@ func (c Config) Validate() error {
 	}
 	if c.Certificates < 16 {
 		bad("certificates", "must be at least 16")
+	}
+	if c.Sessions < 16 {
+		bad("sessions", "must be at least 16")
 	}
 	for i, e := range c.Exceptions {
 		if err := e.validate(); err != nil {

@@ -39,11 +39,12 @@ type Interceptor struct {
 	file     *listFile
 	clients  *bart.Lite
 	learned  *lru[string, time.Time]
+	sessions *sessions
 	counts   counters
 }
 
 type counters struct {
-	minted, exceptions atomic.Int64
+	minted, exceptions, resumed atomic.Int64
 }
 
 // Stats are counts since the start, and sizes at the moment.
@@ -51,6 +52,8 @@ type Stats struct {
 	Minted       int64 // leaf certificates signed
 	Certificates int   // kept in memory
 	Exceptions   int64 // faults that an exception let pass
+	Resumed      int64 // sessions that both sides resumed
+	Sessions     int   // kept in memory, to be resumed
 	Learned      int   // hosts remembered to ask for client certificates
 }
 
@@ -58,7 +61,7 @@ type Stats struct {
 func (i *Interceptor) Stats() Stats {
 	return Stats{
 		Minted: i.counts.minted.Load(), Certificates: i.leaves.cache.size(), Exceptions: i.counts.exceptions.Load(),
-		Learned: i.learned.size(),
+		Resumed: i.counts.resumed.Load(), Sessions: i.sessions.store.size(), Learned: i.learned.size(),
 	}
 }
 
@@ -97,6 +100,9 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	}
 	if i.file, err = newListFile(cfg.TunnelFile, i.log); err != nil {
 		return nil, fmt.Errorf("tunnel_file: %w", err)
+	}
+	if i.sessions, err = newSessions(cfg.Sessions, i.now); err != nil {
+		return nil, err
 	}
 	i.learned = newLRU[string, time.Time](maxLearned, i.now)
 	return i, nil

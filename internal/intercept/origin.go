@@ -42,10 +42,9 @@ type origin struct {
 	target Target
 	name   string   // what the certificate must be for
 	protos []string // what is offered
-	max    uint16   // the highest version offered; 0: no limit of ours
 
-	sessions tls.ClientSessionCache // of this browser session alone; nil: none
-	excused  atomic.Bool            // an exception was used
+	coupling *coupling   // the browser's session; nil: nothing is resumed
+	excused  atomic.Bool // an exception was used
 }
 
 // address returns what is dialled.
@@ -82,9 +81,9 @@ func unreachable(err error) string {
 	return "the connection failed"
 }
 
-// handshake makes TLS on raw and verifies the origin before anything is sent to it. It closes raw where it fails. The
-// error is a *Fault, or errClientCertificate.
-func (o *origin) handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
+// handshake makes TLS on raw and verifies the origin before anything is sent to it. The cache, which may be nil, says which
+// session is resumed. It closes raw where it fails. The error is a *Fault, or errClientCertificate.
+func (o *origin) handshake(ctx context.Context, raw net.Conn, cache *originCache) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.i.cfg.HandshakeTimeout.Std())
 	defer cancel()
 	var (
@@ -92,16 +91,18 @@ func (o *origin) handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error)
 		asked bool
 	)
 	conf := &tls.Config{
-		ServerName:         o.name,
-		NextProtos:         o.protos,
-		MinVersion:         versions[o.i.cfg.MinVersion],
-		MaxVersion:         o.max,
-		CipherSuites:       suites12,
-		ClientSessionCache: o.sessions,
+		ServerName:   o.name,
+		NextProtos:   o.protos,
+		MinVersion:   versions[o.i.cfg.MinVersion],
+		CipherSuites: suites12,
+		Time:         o.i.now,
 		// VerifyConnection below does it, with more checks and with errors that can be told to the user. It runs on
 		// resumption too, and fails the handshake before anything is sent.
 		InsecureSkipVerify: true, //nolint:gosec // see above
 		VerifyConnection: func(cs tls.ConnectionState) error {
+			if cache != nil {
+				cache.verified(cs)
+			}
 			if fault = o.verify(ctx, cs); fault != nil {
 				return fault
 			}
@@ -114,6 +115,9 @@ func (o *origin) handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error)
 			}
 			return nil, errClientCertificate
 		},
+	}
+	if cache != nil {
+		conf.ClientSessionCache = cache
 	}
 	c := tls.Client(raw, conf)
 	err := c.HandshakeContext(ctx)
@@ -206,25 +210,26 @@ func offered(alpn []string) (protos []string, ok bool) {
 	return protos, len(protos) > 0 || len(alpn) == 0
 }
 
-// open dials the origin and makes TLS with it.
-func (o *origin) open(ctx context.Context) (*tls.Conn, error) {
+// open dials the origin and makes TLS with it. The error is a *Fault.
+func (o *origin) open(ctx context.Context, cache *originCache) (*tls.Conn, error) {
 	raw, err := o.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return o.handshake(ctx, raw)
+	c, err := o.handshake(ctx, raw, cache)
+	if errors.Is(err, errClientCertificate) {
+		return nil, &Fault{Kind: FaultNotAllowed, Detail: "the server asks for a client certificate, which only the browser has", Err: err}
+	}
+	return c, err
 }
 
 // redial opens one more connection to the origin, which must speak proto as the first one did.
-func (o *origin) redial(ctx context.Context, proto string) (*tls.Conn, error) {
-	c, err := o.open(ctx)
+func (o *origin) redial(ctx context.Context, proto string, cache *originCache) (*tls.Conn, error) {
+	c, err := o.open(ctx, cache)
 	if err != nil {
 		var f *Fault
 		if errors.As(err, &f) && f.Kind == FaultUnreachable {
 			return nil, f.Err
-		}
-		if errors.Is(err, errClientCertificate) {
-			return nil, &Fault{Kind: FaultHandshake, Detail: errClientCertificate.Error(), Err: err}
 		}
 		return nil, err
 	}
