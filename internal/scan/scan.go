@@ -150,6 +150,13 @@ type Unpacker interface {
 	Unpacks() bool
 }
 
+// Overlooker is implemented by scanners that open archives by themselves, but pass over some members in silence. They are
+// asked about those as about objects of their own. It answers from memory, without waiting.
+type Overlooker interface {
+	// Overlooks says whether o, inside an archive, could be passed over. Only the size and the first bytes of o count.
+	Overlooks(o *Object) bool
+}
+
 // Version says what a scanner would judge with now.
 type Version struct {
 	Engine     string    `json:"engine"`               // "ClamAV 1.4.3"

@@ -32,7 +32,7 @@ type Part uint8
 // The parts.
 const (
 	Whole Part = iota // the object as it came: every engine
-	Inner             // a member that the gate unpacked: engines that do not unpack by themselves
+	Inner             // a member that the gate unpacked: engines that do not unpack by themselves, or would overlook it
 )
 
 // Scan asks every engine that which concerns, in parallel, and returns the merged verdict. When no engine is concerned it
@@ -40,7 +40,7 @@ const (
 func (s *Set) Scan(ctx context.Context, o *Object, which Part) Verdict {
 	var asked []Member
 	for _, m := range s.members {
-		if which == Whole || !unpacks(m.Scanner) {
+		if which == Whole || !unpacks(m.Scanner) || overlooks(m.Scanner, o) {
 			asked = append(asked, m)
 		}
 	}
@@ -111,6 +111,11 @@ func merge(asked []Member, verdicts []Verdict) Verdict {
 func unpacks(s Scanner) bool {
 	u, ok := s.(Unpacker)
 	return ok && u.Unpacks()
+}
+
+func overlooks(s Scanner, o *Object) bool {
+	l, ok := s.(Overlooker)
+	return ok && o != nil && o.Body != nil && l.Overlooks(o)
 }
 
 // AllUnpack says whether every engine opens archives by itself.

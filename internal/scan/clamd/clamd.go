@@ -8,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,6 +103,39 @@ func (s *Scanner) Unpacks() bool {
 	return alerting > 0
 }
 
+// Overlooks implements scan.Overlooker: whether clamd, which opens archives by itself, could pass over o inside one in
+// silence. That is a member that goes unread, or HTML or another member larger than clamd is known to read.
+func (s *Scanner) Overlooks(o *scan.Object) bool {
+	size := o.Body.Size()
+	head := make([]byte, min(headSize, size))
+	if _, err := o.Body.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return true
+	}
+	if size <= tooSmall {
+		return false
+	}
+	if goesUnread(head) {
+		return true
+	}
+	html := mayBeHTML(head)
+	for _, p := range s.peers {
+		p.mu.Lock()
+		l := p.limits
+		p.mu.Unlock()
+		read, readHTML := l.file.ok.Load(), l.html.ok.Load()
+		if s.cfg.MaxScanSize > 0 {
+			read = int64(s.cfg.MaxScanSize)
+		}
+		if s.cfg.MaxHTMLSize > 0 {
+			readHTML = int64(s.cfg.MaxHTMLSize)
+		}
+		if size > read || html && size > readHTML {
+			return true
+		}
+	}
+	return false
+}
+
 // Scan implements scan.Scanner. Its errors carry their scan.Reason.
 func (s *Scanner) Scan(ctx context.Context, o *scan.Object) (scan.Verdict, error) {
 	if o == nil || o.Body == nil {
@@ -144,36 +175,39 @@ func (s *Scanner) Scan(ctx context.Context, o *scan.Object) (scan.Verdict, error
 	}
 }
 
-// acquire returns a session of the best address: one that answers, and has the fewest scans under way. avoid is the one
-// whose connection has just been lost, nil for none: it comes last, and then with a new connection.
+// acquire returns a session of the best address. When none can be had, it waits for the moment at which the first address
+// is to be tried again, which is soon, and tries once more.
 func (s *Scanner) acquire(ctx context.Context, avoid *peer) (*peer, *session, error) {
-	type candidate struct {
-		*peer
-		rank, busy int
+	p, session, err := s.tryEach(ctx, avoid)
+	if err == nil || ctx.Err() != nil {
+		return p, session, err
 	}
-	turn := int(s.next.Add(1))
-	all := make([]candidate, 0, len(s.peers))
-	for i := range s.peers {
-		p := s.peers[(i+turn)%len(s.peers)]
-		c := candidate{peer: p, busy: len(p.slots)}
+	wait := lastPause
+	for _, p := range s.peers {
 		p.mu.Lock()
-		if !p.up {
-			c.rank = 1
-		}
+		wait = min(wait, time.Until(p.retryAt))
+		closed := p.closed
 		p.mu.Unlock()
-		if p == avoid {
-			c.rank = 2
+		if closed {
+			return nil, nil, err
 		}
-		all = append(all, c)
 	}
-	slices.SortStableFunc(all, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.busy, b.busy))
-	})
+	select {
+	case <-time.After(wait):
+		return s.tryEach(ctx, avoid)
+	case <-ctx.Done():
+		return nil, nil, err
+	}
+}
+
+// tryEach returns a session of the best address: one that answers, and has the fewest scans under way. avoid is the one
+// whose connection has just been lost, nil for none: it comes last, and then with a new connection.
+func (s *Scanner) tryEach(ctx context.Context, avoid *peer) (*peer, *session, error) {
 	var errs []error
-	for _, c := range all {
-		session, err := c.acquire(ctx, c.peer == avoid)
+	for _, p := range s.byMerit(avoid) {
+		session, err := p.acquire(ctx, p == avoid)
 		if err == nil {
-			return c.peer, session, nil
+			return p, session, nil
 		}
 		if ctx.Err() != nil {
 			return nil, nil, err
@@ -181,6 +215,35 @@ func (s *Scanner) acquire(ctx context.Context, avoid *peer) (*peer, *session, er
 		errs = append(errs, err)
 	}
 	return nil, nil, &scan.Error{Reason: scan.Unavailable, Err: errors.Join(errs...)}
+}
+
+// byMerit returns the addresses, the best one first.
+func (s *Scanner) byMerit(avoid *peer) []*peer {
+	if len(s.peers) == 1 {
+		return s.peers
+	}
+	type merit struct{ rank, busy int }
+	turn := int(s.next.Add(1))
+	merits := make(map[*peer]merit, len(s.peers))
+	out := make([]*peer, 0, len(s.peers))
+	for i := range s.peers {
+		p := s.peers[(i+turn)%len(s.peers)]
+		m := merit{busy: len(p.slots)}
+		p.mu.Lock()
+		if !p.up {
+			m.rank = 1
+		}
+		p.mu.Unlock()
+		if p == avoid {
+			m.rank = 2
+		}
+		merits[p] = m
+		out = append(out, p)
+	}
+	slices.SortStableFunc(out, func(a, b *peer) int {
+		return cmp.Or(cmp.Compare(merits[a].rank, merits[b].rank), cmp.Compare(merits[a].busy, merits[b].busy))
+	})
+	return out
 }
 
 // judge asks the clamd of one session about o, and whether it has read o whole.
@@ -242,8 +305,12 @@ func (s *Scanner) verify(ctx context.Context, p *peer, session *session, o *scan
 // it was found out.
 func (s *Scanner) fits(ctx context.Context, p *peer, session *session, l *limits, size int64) (bool, error) {
 	alerts, err := l.alerts(ctx, p, session)
-	if err != nil || alerts || s.cfg.MaxScanSize > 0 {
-		return err == nil, err
+	switch {
+	case err != nil:
+		return false, err
+	case alerts, s.cfg.MaxScanSize > 0:
+		l.file.reach(size)
+		return true, nil
 	}
 	return l.reads(ctx, p, session, size)
 }
@@ -291,134 +358,4 @@ func (p *peer) count(err error) {
 	if err != nil {
 		p.counts.failed++
 	}
-}
-
-// Version implements scan.Versioner: what the addresses that answer would judge with, as they said last. Signatures has
-// the database's number, and a count that grows when clamd may have been started anew; ok is false while nobody answers,
-// and where neither the database has a number nor WithLoaded was given.
-func (s *Scanner) Version() (scan.Version, bool) {
-	var out scan.Version
-	var engines, signatures []string
-	for _, p := range s.peers {
-		p.mu.Lock()
-		v, known, up, generation := p.version, p.known, p.up, p.generation
-		p.mu.Unlock()
-		if !up {
-			continue
-		}
-		if !known {
-			return scan.Version{}, false
-		}
-		number := v.Signatures
-		if loaded := s.loaded(); loaded != "" {
-			number = strings.Trim(number+" "+loaded, " ")
-		}
-		if number == "" {
-			return scan.Version{}, false
-		}
-		if generation > 1 {
-			number += "+" + strconv.FormatUint(generation-1, 10)
-		}
-		engines, signatures = append(engines, v.Engine), append(signatures, number)
-		if out.Updated.IsZero() || v.Updated.Before(out.Updated) {
-			out.Updated = v.Updated
-		}
-	}
-	out.Engine = strings.Join(distinct(engines), ", ")
-	out.Signatures = strings.Join(distinct(signatures), ", ")
-	return out, out.Engine != ""
-}
-
-func distinct(s []string) []string {
-	slices.Sort(s)
-	return slices.Compact(s)
-}
-
-// State is what is known of one address, for people and metrics.
-type State struct {
-	Address string
-	Up      bool      // it answered last
-	Since   time.Time // when Up became what it is
-	Err     error     // why it is not up
-	Version scan.Version
-	Limits  Limits
-	// HandsOver says that objects are handed over as files (FILDES), rather than sent (INSTREAM).
-	HandsOver bool
-	// Busy and Idle count connections; Scans, Failed and Retried count questions since the start.
-	Busy, Idle             int
-	Scans, Failed, Retried int64
-}
-
-// States returns the state of each address, in their order.
-func (s *Scanner) States() []State {
-	out := make([]State, 0, len(s.peers))
-	for _, p := range s.peers {
-		p.mu.Lock()
-		st := State{
-			Address: p.at.String(), Up: p.up, Since: p.since, Err: p.err, HandsOver: p.at.network == "unix" && !p.noFiles,
-			Busy: len(p.slots), Idle: len(p.idle), Scans: p.counts.scans, Failed: p.counts.failed, Retried: p.counts.retried,
-		}
-		if p.known {
-			st.Version = p.version
-		}
-		l := p.limits
-		p.mu.Unlock()
-		st.Limits = l.known()
-		out = append(out, st)
-	}
-	return out
-}
-
-// Ping asks every address whether it is there. It returns nil when at least one answers, else their errors joined.
-func (s *Scanner) Ping(ctx context.Context) error {
-	return s.anyone(ctx, "PING", "PONG", false)
-}
-
-// Reload has every address read its signatures anew. It returns once they have said that they will; the errors of those
-// that have not are joined.
-func (s *Scanner) Reload(ctx context.Context) error {
-	return s.anyone(ctx, "RELOAD", "RELOADING", true)
-}
-
-// anyone sends command to every address on a connection of its own, outside of a session. It returns the joined errors,
-// when there are any and all were to work, or none has.
-func (s *Scanner) anyone(ctx context.Context, command, want string, all bool) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.CommandTimeout.Std())
-	defer cancel()
-	errs := make([]error, len(s.peers))
-	var wg sync.WaitGroup
-	for i, p := range s.peers {
-		wg.Go(func() {
-			if got, err := Command(ctx, p.at.String(), command); err != nil {
-				errs[i] = fmt.Errorf("%s: %w", p.at, err)
-			} else if got != want {
-				errs[i] = fmt.Errorf("%s: the reply to %s is %s, not %s", p.at, command, quote([]byte(got)), want)
-			}
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil && (all || !slices.Contains(errs, nil)) {
-		return err
-	}
-	return nil
-}
-
-// Command connects to the clamd at address ("unix:/path", "tcp:host:port"), sends it one command that has neither argument
-// nor data, such as PING, VERSION or RELOAD, and returns its reply.
-func Command(ctx context.Context, address, command string) (string, error) {
-	e, err := parseEndpoint(address)
-	if err != nil {
-		return "", err
-	}
-	s, err := connect(ctx, e, 0)
-	if err != nil {
-		return "", err
-	}
-	defer s.close()
-	defer s.until(ctx)()
-	if _, err := io.WriteString(s.conn, "z"+command+"\x00"); err != nil {
-		return "", ioError(ctx, err)
-	}
-	line, err := s.readReply(ctx)
-	return string(line), err
 }

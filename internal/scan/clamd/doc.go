@@ -26,7 +26,7 @@
 //   - A clamd without AlertExceedsMax gives up silently after MaxScanTime (two minutes, unless configured). Config.Timeout is
 //     less by default; keep it so.
 //
-// Inside archives clamd still leaves out members larger than MaxFileSize, without an alert for ZIP, and HTML members above
-// MaxHTMLNormalize. The driver cannot see that; Limits says what is known, for whoever unpacks. Unpacks is true only while
-// every clamd in use alerts.
+// Inside archives clamd leaves out members of these kinds in silence too, ZIP members above MaxFileSize even when it
+// alerts. Therefore Unpacks is true only while every clamd in use alerts, and Overlooks names the members that have to be
+// asked about one by one.
 package clamd

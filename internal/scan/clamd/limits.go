@@ -45,6 +45,16 @@ func newLimits(of identity) *limits { return &limits{of: of, turn: make(chan str
 // bound is a limit that is known from below and from above; zero: it is not. Only the holder of the turn changes it.
 type bound struct{ ok, bad atomic.Int64 }
 
+// reach notes that clamd reads size.
+func (b *bound) reach(size int64) {
+	for {
+		ok := b.ok.Load()
+		if size <= ok || b.ok.CompareAndSwap(ok, size) {
+			return
+		}
+	}
+}
+
 func (l *limits) enter(ctx context.Context) error {
 	select {
 	case l.turn <- struct{}{}:
@@ -134,7 +144,7 @@ func (l *limits) fits(ctx context.Context, p *peer, s *session, b *bound, probe 
 		case err != nil:
 			return false, err
 		case r.kind == replyFound && limitReason(r.text) == scan.NoReason:
-			b.ok.Store(probe.size)
+			b.reach(probe.size)
 		case r.kind == replyError && errorReason(r.text) != scan.TooLarge:
 			return false, probeError(r)
 		default:

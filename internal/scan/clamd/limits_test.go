@@ -45,17 +45,23 @@ func withAndWithoutAlerts(t *testing.T, lines []string, f func(t *testing.T, s *
 // check asks about content, and returns the verdict in a form that compares.
 func check(t *testing.T, s scan.Scanner, content []byte) string {
 	t.Helper()
+	said, _ := ask(t, s, content)
+	return said
+}
+
+func ask(t *testing.T, s scan.Scanner, content []byte) (said, detail string) {
+	t.Helper()
 	v := scan.Ask(t.Context(), s, scantest.Object(t, scantest.Pool(t), content))
 	if v.Outcome == scan.Incomplete {
-		return fmt.Sprintf("incomplete %s", v.Reason)
+		return fmt.Sprintf("incomplete %s", v.Reason), v.Detail
 	}
-	return v.Outcome.String()
+	return v.Outcome.String(), fmt.Sprint(v.Findings)
 }
 
 func expect(t *testing.T, s scan.Scanner, what string, content []byte, want string) {
 	t.Helper()
-	if got := check(t, s, content); got != want {
-		t.Errorf("%s (%d bytes): %s, want %s", what, len(content), got, want)
+	if got, detail := ask(t, s, content); got != want {
+		t.Errorf("%s (%d bytes): %s (%s), want %s", what, len(content), got, detail, want)
 	}
 }
 
@@ -232,6 +238,44 @@ func TestProbesCostOneEach(t *testing.T) {
 	if got := s.States()[0].Limits; got.Read != 2*units.MiB {
 		t.Errorf("known after a larger one: %+v", got)
 	}
+}
+
+// TestMemberThatClamdPassesOverIsAskedAboutByItself has archives that clamd says OK to, and their members asked about as
+// the gate does.
+func TestMemberThatClamdPassesOverIsAskedAboutByItself(t *testing.T) {
+	r := startReal(t, "AlertExceedsMax yes", "MaxFileSize 300K", "MaxHTMLNormalize 100K")
+	eachTransport(t, r, func(t *testing.T, s *clamd.Scanner) {
+		set := scan.NewSet(scan.Member{Scanner: s, Required: true})
+		p := scantest.Pool(t)
+		eventually(t, "it is known to alert", s.Unpacks)
+		expect(t, s, "text, so that a size is known", scantest.Text(250*kib), "clean")
+		expect(t, s, "HTML, so that a size is known", append([]byte("<html>"), scantest.Text(10*kib)...), "clean")
+		for _, c := range []struct {
+			what    string
+			member  []byte
+			whole   string
+			outcome scan.Outcome
+			reason  scan.Reason
+		}{
+			{"too large", sized(400*kib, marker), "clean", scan.Incomplete, scan.TooLarge},
+			{"too large HTML", append([]byte("<html>"), sized(150*kib, marker)...), "clean", scan.Incomplete, scan.TooLarge},
+			{"media by its head alone", []byte("ID3\r\n" + marker), "clean", scan.Infected, ""},
+		} {
+			expect(t, s, c.what+", in an archive", archiveOf(t, map[string][]byte{"a": c.member}), c.whole)
+			o := scantest.Object(t, p, c.member)
+			if !s.Unpacks() || !s.Overlooks(o) {
+				t.Errorf("%s: it unpacks: %v, and overlooks: %v", c.what, s.Unpacks(), s.Overlooks(o))
+			}
+			if v := set.Scan(t.Context(), o, scan.Inner); v.Outcome != c.outcome || v.Reason != c.reason {
+				t.Errorf("%s, by itself: %+v", c.what, v)
+			}
+		}
+		for _, c := range [][]byte{nil, []byte("tiny"), scantest.Text(200 * kib), append([]byte("<html>"), scantest.Text(5*kib)...)} {
+			if s.Overlooks(scantest.Object(t, p, c)) {
+				t.Errorf("%d bytes that clamd is known to read count as overlooked", len(c))
+			}
+		}
+	})
 }
 
 func archive(t *testing.T, names ...string) []byte {

@@ -2,6 +2,7 @@ package clamd
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"lazaret/internal/scan"
@@ -57,6 +58,9 @@ func (p *peer) refresh(ctx context.Context, s *session) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout.Std())
 	defer cancel()
 	_, err = p.limitsOf(s).alerts(ctx, p, s)
+	if errors.Is(err, errNoFile) && p.reopen(ctx, s) == nil {
+		_, err = p.limitsOf(s).alerts(ctx, p, s)
+	}
 	return err
 }
 
