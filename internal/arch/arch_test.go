@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"notice":       {"policy", "scan"},
 	"audit":        {"policy", "scan"},
 	"gate":         {"spool", "unpack", "scan", "policy", "notice", "audit"},
-	"web":          {"gate", "intercept", "relay", "egress", "listen", "spool", "notice", "policy", "scan"},
+	"web":          {"gate", "intercept", "relay", "egress", "listen", "spool", "unpack", "notice", "policy", "scan"},
 	"admin":        {"audit", "notice", "policy", "scan"},
 	"config":       {"*"},
 	"daemon":       {"*"},

@@ -1,0 +1,93 @@
+package gate
+
+import (
+	"context"
+	"crypto/sha256"
+	"hash/maphash"
+	"sync"
+
+	"lazaret/internal/scan"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// key is what a verdict depends on: the bytes, and the engines with their signatures.
+type key struct {
+	sum     [sha256.Size]byte
+	version uint64
+}
+
+// cache remembers definite verdicts, and lets identical objects that are judged at the same time share one scan.
+type cache struct {
+	seed    maphash.Seed
+	entries *otter.Cache[key, scan.Verdict]
+	mu      sync.Mutex
+	flying  map[key]*flight
+}
+
+// flight is a scan that others wait for.
+type flight struct {
+	done    chan struct{}
+	verdict scan.Verdict
+}
+
+func newCache(size int) *cache {
+	return &cache{
+		seed:    maphash.MakeSeed(),
+		entries: otter.Must(&otter.Options[key, scan.Verdict]{MaximumSize: size}),
+		flying:  make(map[key]*flight),
+	}
+}
+
+// remembered returns the verdict of o from the cache, or from a scan of the same bytes that is under way, or from a scan
+// of its own.
+func (g *Gate) remembered(ctx context.Context, s *state, o *scan.Object) (v scan.Verdict, cached bool) {
+	version, ok := s.engines.Version()
+	if g.cache == nil || !ok {
+		return g.examine(ctx, s, o), false
+	}
+	c := g.cache
+	k := key{sum: o.Body.SHA256(), version: maphash.String(c.seed, version)}
+	if v, ok := c.entries.GetIfPresent(k); ok {
+		return v, true
+	}
+	c.mu.Lock()
+	f, waiting := c.flying[k]
+	if !waiting {
+		f = &flight{done: make(chan struct{})}
+		c.flying[k] = f
+	}
+	c.mu.Unlock()
+	if !waiting {
+		return g.fly(ctx, s, o, k, f), false
+	}
+	select {
+	case <-f.done:
+		if definite(f.verdict) {
+			return f.verdict, true
+		}
+		// What kept the other scan from an answer (its client left, its time was up) need not concern this one.
+		return g.examine(ctx, s, o), false
+	case <-ctx.Done():
+		return scan.FromError("gate", ctx.Err()), false
+	}
+}
+
+// fly scans o on behalf of everybody who waits for k.
+func (g *Gate) fly(ctx context.Context, s *state, o *scan.Object, k key, f *flight) scan.Verdict {
+	defer func() {
+		g.cache.mu.Lock()
+		delete(g.cache.flying, k)
+		g.cache.mu.Unlock()
+		close(f.done)
+	}()
+	f.verdict = g.examine(ctx, s, o)
+	// Signatures that changed during the scan: which ones judged is not known, so nothing is remembered.
+	if version, ok := s.engines.Version(); ok && definite(f.verdict) && maphash.String(g.cache.seed, version) == k.version {
+		g.cache.entries.Set(k, f.verdict)
+	}
+	return f.verdict
+}
+
+// definite says whether a verdict is worth remembering: it would be the same the next time.
+func definite(v scan.Verdict) bool { return v.Outcome == scan.Clean || v.Outcome == scan.Infected }

@@ -1,0 +1,146 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"lazaret/internal/content"
+	"lazaret/internal/mail/message"
+	"lazaret/internal/scan"
+	"lazaret/internal/unpack"
+)
+
+// maxReadings bounds how deeply other readings (a part of a multipart, the data of a URL) are looked for in each other.
+const maxReadings = 4
+
+var errEnough = errors.New("one finding is enough")
+
+// look asks the engines about o as it stands, about what archives in it hold, and about what a client could read out of it
+// besides.
+func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, depth int) scan.Verdict {
+	v := s.engines.Scan(ctx, o, scan.Whole)
+	if v.Outcome == scan.Infected {
+		return v
+	}
+	v = v.Merge(g.unpacked(ctx, s, o))
+	if v.Outcome == scan.Infected {
+		return v
+	}
+	return v.Merge(g.readings(ctx, s, o, depth))
+}
+
+// unpacked opens the archives in o, asks the engines that do not unpack by themselves about each member, and says Incomplete
+// where something could not be opened: no engine can have looked into it either.
+func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object) scan.Verdict {
+	found := scan.CleanVerdict()
+	src := unpack.Source{Blob: o.Body, Name: join(o.Path, o.Name)}
+	problems := unpack.Walk(ctx, g.opt.Pool, src, g.opt.Limits, func(p unpack.Part) error {
+		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path}
+		found = found.Merge(located(s.engines.Scan(ctx, member, scan.Inner), p.Path))
+		return enough(found)
+	})
+	for _, p := range problems {
+		found = found.Merge(scan.IncompleteVerdict(reasonOf(p.Kind), "%s", p.String()))
+	}
+	return found
+}
+
+// readings asks every engine about each other reading of o: no engine finds those by itself.
+func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, depth int) scan.Verdict {
+	found := scan.CleanVerdict()
+	visit := func(p content.Part) error {
+		if depth >= maxReadings {
+			found = scan.IncompleteVerdict(scan.TooDeep, "%s: parts inside each other, more than %d deep", join(o.Path, p.Path), maxReadings)
+			return errEnough
+		}
+		part := &scan.Object{Body: p.Blob, Name: o.Name, Path: join(o.Path, p.Path), Type: p.Type}
+		found = found.Merge(located(g.look(ctx, s, part, depth+1), part.Path))
+		return enough(found)
+	}
+	src := content.Source{Blob: o.Body, Type: o.Type}
+	problems := content.Find(ctx, g.opt.Pool, src, g.opt.Content, visit)
+	if isMail(o) {
+		problems = append(problems, message.Find(ctx, g.opt.Pool, o.Body, g.opt.Content, visit)...)
+	}
+	for _, p := range problems {
+		found = found.Merge(scan.IncompleteVerdict(reasonOfContent(p.Kind), "%s: %v", join(o.Path, p.Path), p.Err))
+	}
+	return found
+}
+
+// isMail says whether a mail client would open o as a message.
+func isMail(o *scan.Object) bool {
+	if strings.HasPrefix(strings.ToLower(o.Type), "message/") {
+		return true
+	}
+	head := make([]byte, 4096)
+	n, err := o.Body.ReadAt(head, 0)
+	return (err == nil || errors.Is(err, io.EOF)) && message.Looks(head[:n])
+}
+
+func join(outer, inner string) string {
+	if outer == "" {
+		return inner
+	}
+	return outer + "/" + inner
+}
+
+func enough(v scan.Verdict) error {
+	if v.Outcome == scan.Infected {
+		return errEnough
+	}
+	return nil
+}
+
+// located says where findings are whose engine did not know.
+func located(v scan.Verdict, path string) scan.Verdict {
+	if v.Outcome != scan.Infected {
+		return v
+	}
+	findings := append([]scan.Finding(nil), v.Findings...)
+	for i := range findings {
+		if findings[i].Path == "" {
+			findings[i].Path = path
+		}
+	}
+	v.Findings = findings
+	return v
+}
+
+// reasonOf translates the unpacker's word.
+func reasonOf(k unpack.Kind) scan.Reason {
+	switch k {
+	case unpack.TooLarge:
+		return scan.TooLarge
+	case unpack.TooDeep:
+		return scan.TooDeep
+	case unpack.TooMany:
+		return scan.TooMany
+	case unpack.Bomb:
+		return scan.Bomb
+	case unpack.Encrypted:
+		return scan.Encrypted
+	case unpack.SpoolFull:
+		return scan.SpoolFull
+	case unpack.Cancelled:
+		return scan.Timeout
+	}
+	return scan.Undecodable
+}
+
+// reasonOfContent translates the word of package content.
+func reasonOfContent(k content.Kind) scan.Reason {
+	switch k {
+	case content.TooLarge:
+		return scan.TooLarge
+	case content.TooMany:
+		return scan.TooMany
+	case content.SpoolFull:
+		return scan.SpoolFull
+	case content.Cancelled:
+		return scan.Timeout
+	}
+	return scan.Undecodable
+}

@@ -1,0 +1,114 @@
+package gate
+
+import (
+	"context"
+	"encoding/hex"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"lazaret/internal/audit"
+	"lazaret/internal/notice"
+	"lazaret/internal/policy"
+	"lazaret/internal/scan"
+)
+
+// copyBuffers are for filling the spool.
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }}
+
+// Judge decides about o, records the decision, and returns it together with what a peer may be told about it. It always
+// returns: within the configured timeout, or soon after ctx has ended.
+func (g *Gate) Judge(ctx context.Context, f policy.Facts, o *scan.Object) (policy.Decision, notice.Notice) {
+	s := g.acquire()
+	defer s.using.RUnlock()
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout.Std())
+	defer cancel()
+
+	v, cached := g.verdict(ctx, s, o)
+	d := s.policy.Decide(f, v)
+	n := notice.Notice{
+		Reference: notice.NewReference(), Kind: kindOf(d, v), Time: start, Facts: f, Decision: d, Verdict: v,
+		Degraded: s.degraded,
+	}
+	if o.Body != nil {
+		sum := o.Body.SHA256()
+		n.Size, n.SHA256 = o.Body.Size(), hex.EncodeToString(sum[:])
+	}
+	g.opt.Sink.Record(audit.Record{
+		Time: start, Event: audit.Object, Reference: n.Reference, Facts: f, Verdict: v, Decision: d,
+		Size: n.Size, SHA256: n.SHA256, Cached: cached, Receive: o.Took, Scan: time.Since(start), Detail: v.Detail,
+	})
+	return d, n
+}
+
+func kindOf(d policy.Decision, v scan.Verdict) notice.Kind {
+	switch {
+	case v.Outcome == scan.Infected:
+		return notice.Infected
+	case d.Action == policy.Defer:
+		return notice.Unavailable
+	}
+	return notice.NotScanned
+}
+
+// Exempt records that something passes which cannot be held or opened (a tunnel, an upgrade, an event stream), and why.
+func (g *Gate) Exempt(f policy.Facts, why string) {
+	g.opt.Sink.Record(audit.Record{
+		Time: time.Now(), Event: audit.Exempt, Reference: notice.NewReference(), Facts: f,
+		Decision: policy.Decision{Action: policy.Pass, Rule: "exempt"}, Detail: why,
+	})
+}
+
+// Refuse records that a peer is turned away before there was an object, and returns what it may be told: fault is shown to
+// it, detail is for the log alone.
+func (g *Gate) Refuse(f policy.Facts, kind notice.Kind, fault, detail string) notice.Notice {
+	n := notice.Notice{
+		Reference: notice.NewReference(), Kind: kind, Time: time.Now(), Facts: f, Fault: fault,
+		Decision: policy.Decision{Action: policy.Block, Rule: string(kind)}, Degraded: g.state.Load().degraded,
+	}
+	if detail == "" {
+		detail = fault
+	}
+	g.opt.Sink.Record(audit.Record{
+		Time: n.Time, Event: audit.Refuse, Reference: n.Reference, Facts: f, Decision: n.Decision, Detail: detail,
+	})
+	return n
+}
+
+// verdict returns what is known of o, and whether it was remembered.
+func (g *Gate) verdict(ctx context.Context, s *state, o *scan.Object) (v scan.Verdict, cached bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			v, cached = scan.IncompleteVerdict(scan.EngineError, "the gate panicked: %v\n%s", p, debug.Stack()), false
+		}
+	}()
+	if o.Known.Outcome != scan.Unscanned && o.Body == nil {
+		if o.Known.Outcome == scan.Clean {
+			return scan.IncompleteVerdict(scan.EngineError, "an object without a body was said to be clean"), false
+		}
+		return o.Known, false
+	}
+	if o.Body == nil {
+		return scan.IncompleteVerdict(scan.EngineError, "an object without a body was to be judged"), false
+	}
+	v, cached = g.remembered(ctx, s, o)
+	if o.Known.Outcome != scan.Unscanned {
+		v = v.Merge(o.Known)
+	}
+	return v, cached
+}
+
+// examine asks the engines about o and about everything inside it.
+func (g *Gate) examine(ctx context.Context, s *state, o *scan.Object) scan.Verdict {
+	if o.Body.Size() == 0 && len(s.engines.Members()) > 0 {
+		return scan.CleanVerdict() // no bytes, nothing in them
+	}
+	release, err := g.place(ctx, o.Body.Size())
+	if err != nil {
+		return scan.IncompleteVerdict(scan.FromError("", err).Reason, "waiting for a place among the scans: %v", err)
+	}
+	defer release()
+
+	return g.look(ctx, s, o, 0)
+}
