@@ -1,0 +1,248 @@
+package unpack
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+)
+
+// maxCodings is how many content codings one body may have been given; curl has the same limit. Nobody has a use for two.
+const maxCodings = 5
+
+// maxListed bounds what ParseContentEncoding returns, identity and repeated names included.
+const maxListed = 32
+
+// Supported returns the value of an Accept-Encoding field that offers what NewDecoder decodes.
+func Supported() string { return "gzip, deflate, br, zstd" }
+
+// ParseContentEncoding returns the content codings that the lines of a Content-Encoding field list (RFC 9110, 8.4), in
+// lower case and in the order in which they were applied. Empty list elements are skipped, as RFC 9110, 5.6.1.2 asks for.
+// The error is an *Error: Undecodable for what is no list of tokens, TooDeep for an absurdly long one. Names that nobody
+// knows are returned as they are; NewDecoder refuses them.
+func ParseContentEncoding(values []string) ([]string, error) {
+	var codings []string
+	for _, v := range values {
+		for name := range strings.SplitSeq(v, ",") {
+			name = strings.Trim(name, " \t")
+			if name == "" {
+				continue
+			}
+			if !isToken(name) {
+				return nil, errorf(Undecodable, "Content-Encoding", "%.40q is not the name of a content coding", name)
+			}
+			if len(codings) == maxListed {
+				return nil, errorf(TooDeep, "Content-Encoding", "more than %d codings", maxListed)
+			}
+			codings = append(codings, strings.ToLower(name))
+		}
+	}
+	return codings, nil
+}
+
+// isToken says whether s is a token of RFC 9110, 5.6.2.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// coder decodes one content coding.
+type coder interface {
+	io.Reader
+	// reset makes it ready to decode r.
+	reset(r io.Reader)
+	// release gives the memory back; the coder is not used afterwards.
+	release()
+	name() string
+}
+
+// newCoder returns a coder for the name, nil for one that is not known.
+func newCoder(name string) coder {
+	switch {
+	case strings.EqualFold(name, "gzip"), strings.EqualFold(name, "x-gzip"):
+		return gzipCoders.Get().(coder)
+	case strings.EqualFold(name, "deflate"):
+		return deflateCoders.Get().(coder)
+	case strings.EqualFold(name, "br"):
+		return brotliCoders.Get().(coder)
+	case strings.EqualFold(name, "zstd"):
+		return zstdCoders.Get().(coder)
+	}
+	return nil
+}
+
+// NewDecoder returns a reader of what r is when its content codings are undone. They are listed in the order in which
+// they were applied, as in a Content-Encoding field: the last is undone first. Names are compared without case; known
+// are gzip, x-gzip, deflate (RFC 1950, and the bare RFC 1951 that some send), br (RFC 7932), zstd (RFC 8878, with the
+// window of at most 8 MiB of RFC 9659) and identity.
+//
+// NewDecoder itself reads nothing; its error is an *Error: Undecodable for an unknown name, TooDeep for too many. Read
+// returns the content or an error, which stays: the error of r itself, unchanged; or an *Error: Undecodable for content
+// that is broken, incomplete, or followed by something else (several gzip members or zstd frames are one content, and
+// zeros after gzip and deflate are padding); TooLarge above lim.MemberBytes; Bomb above lim.Ratio. An empty r is empty
+// content in every coding: servers send that, and nothing can hide in it.
+//
+// Close gives the decoder's memory back for the next one. It never fails, and does not close r.
+func NewDecoder(r io.Reader, encodings []string, lim Limits) (io.ReadCloser, error) {
+	d := &decoder{lim: lim.orDefault(), src: sender{r: r}}
+	for i := len(encodings) - 1; i >= 0; i-- {
+		if strings.EqualFold(encodings[i], "identity") {
+			continue
+		}
+		if d.n == maxCodings {
+			d.release()
+			return nil, errorf(TooDeep, "Content-Encoding", "more than %d content codings on top of each other", maxCodings)
+		}
+		c := newCoder(encodings[i])
+		if c == nil {
+			d.release()
+			return nil, errorf(Undecodable, "Content-Encoding", "%.40q is not a content coding that can be decoded", encodings[i])
+		}
+		s := &d.stages[d.n]
+		*s = stage{d: d, coder: c}
+		if d.n == 0 {
+			c.reset(&d.src)
+		} else {
+			c.reset(&d.stages[d.n-1])
+		}
+		d.n++
+	}
+	return d, nil
+}
+
+// decoder undoes a stack of content codings.
+type decoder struct {
+	lim    Limits
+	src    sender
+	stages [maxCodings]stage // the first n are in use, in the order of decoding
+	n      int
+	out    int64 // bytes returned, where there is no stage that counts them
+	cause  error // the first error of a stage: a coding above it may make another one of it
+	err    error // what every further Read returns
+	closed bool
+}
+
+// sender reads the encoded body, counts it, and remembers whether it was the sender that failed.
+type sender struct {
+	r   io.Reader
+	n   int64
+	err error
+}
+
+func (s *sender) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.n += int64(n)
+	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader says that the end is io.EOF itself
+		s.err = err
+	}
+	return n, err
+}
+
+// stage is one coding of a decoder, within the limits: what a coding in the middle of a stack expands to is bounded too.
+type stage struct {
+	d     *decoder
+	coder coder
+	out   int64
+}
+
+func (s *stage) Read(p []byte) (int, error) {
+	n, err := s.coder.Read(p)
+	s.out += int64(n)
+	if lim := s.d.within(s.out, s.coder.name()); lim != nil {
+		return 0, s.d.explain(lim, s.coder.name())
+	}
+	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader says that the end is io.EOF itself
+		err = s.d.explain(err, s.coder.name())
+	}
+	return n, err
+}
+
+// within returns an error when out bytes are too many.
+func (d *decoder) within(out int64, what string) error {
+	switch {
+	case out > int64(d.lim.MemberBytes):
+		return errorf(TooLarge, what, "the decoded body is larger than %v", d.lim.MemberBytes)
+	case d.lim.isBomb(out, d.src.n):
+		return errorf(Bomb, what, "the body expands to more than %d times its size", d.lim.Ratio)
+	}
+	return nil
+}
+
+// explain returns what is to be said about an error of a coding: what the error came from, which is the sender's own error
+// where that was the first to go wrong.
+func (d *decoder) explain(err error, what string) error {
+	if d.src.err != nil {
+		return d.src.err
+	}
+	if d.cause == nil {
+		var e *Error
+		if !errors.As(err, &e) {
+			err = &Error{Kind: Undecodable, What: what, Err: err}
+		}
+		d.cause = err
+	}
+	return d.cause
+}
+
+// Read implements io.Reader.
+func (d *decoder) Read(p []byte) (n int, err error) {
+	if d.err != nil {
+		return 0, d.err
+	}
+	// A library that breaks over hostile input has found it to be undecodable.
+	defer func() {
+		if r := recover(); r != nil {
+			n, err = 0, d.explain(fmt.Errorf("the decoder broke: %v\n%s", r, debug.Stack()), d.codings())
+			d.n = 0 // what is broken is not used again
+		}
+		d.err = err
+	}()
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if d.n > 0 {
+		return d.stages[d.n-1].Read(p)
+	}
+	n, err = d.src.Read(p)
+	d.out += int64(n)
+	if lim := d.within(d.out, "body"); lim != nil {
+		return 0, lim
+	}
+	return n, err
+}
+
+// codings returns the names of the codings, for an error.
+func (d *decoder) codings() string {
+	names := make([]string, 0, maxCodings)
+	for i := range d.n {
+		names = append(names, d.stages[i].coder.name())
+	}
+	return strings.Join(names, " in ")
+}
+
+// Close implements io.Closer.
+func (d *decoder) Close() error {
+	if !d.closed {
+		d.closed = true
+		d.err = &Error{Kind: Undecodable, What: "body", Err: io.ErrClosedPipe}
+		d.release()
+	}
+	return nil
+}
+
+func (d *decoder) release() {
+	for i := range d.n {
+		d.stages[i].coder.release()
+		d.stages[i] = stage{}
+	}
+	d.n = 0
+}
