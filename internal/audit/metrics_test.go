@@ -36,7 +36,7 @@ func TestMetrics(t *testing.T) {
 	deferred := block()
 	deferred.Verdict = scan.IncompleteVerdict(scan.Timeout, "x")
 	deferred.Facts.Direction, deferred.Decision.Action = policy.Upload, policy.Defer
-	for _, r := range []Record{clean(), cached, block(), deferred, {Event: Exempt, Kind: "tunnel"}, {Event: Refuse, Kind: "loop"}} {
+	for _, r := range []Record{clean(), cached, block(), deferred, {Event: Exempt, Kind: "tunnel"}, {Event: Refuse, Kind: "loop"}, {Event: Refuse, Decision: policy.Decision{Rule: "mismatch"}}} {
 		l.Record(r)
 	}
 	made := time.Unix(1767225600, 0)
@@ -70,6 +70,7 @@ func TestMetrics(t *testing.T) {
 		`lazaret_verdict_cache_hits_total 1`,
 		`lazaret_exempt_total{kind="tunnel"} 1`,
 		`lazaret_refused_total{kind="loop"} 1`,
+		`lazaret_refused_total{kind="mismatch"} 1`,
 		`lazaret_build_info{version="1.2.3"} 1`,
 		`lazaret_scanner_up{required="true",scanner="clamd"} 1`,
 		`lazaret_scanner_up{required="false",scanner="clamd#2"} 0`,

@@ -146,10 +146,19 @@ func TestSlowLogSlowsDownAndLosesNothing(t *testing.T) {
 		}
 	}()
 	<-w.entered
+	for waiting := 0; waiting < queueBytes-1000; {
+		time.Sleep(time.Millisecond)
+		out.mu.Lock()
+		waiting = len(out.pending)
+		out.mu.Unlock()
+		if waiting > queueBytes {
+			t.Fatalf("%d bytes wait: the queue is not bounded", waiting)
+		}
+	}
 	select {
 	case <-done:
 		t.Fatal("the queue is not bounded: everything was taken while nothing was written")
-	case <-time.After(20 * time.Millisecond):
+	default:
 	}
 	close(w.gate)
 	<-done
