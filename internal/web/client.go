@@ -1,0 +1,159 @@
+package web
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"lazaret/internal/intercept"
+)
+
+// maxOrigins is how many connections to origins one connection of a client may keep open. Pages come from many hosts, but
+// a client spreads them over several connections.
+const maxOrigins = 8
+
+// client is one connection of a client, and what belongs to it.
+type client struct {
+	conn  net.Conn
+	addr  netip.AddrPort
+	local netip.AddrPort
+
+	// What follows is set inside an opened connection only.
+	session *intercept.Session
+	scheme  string
+	to      authority
+	pinned  *origin
+
+	// reading says that net/http is reading a request: what it writes then is an error of its own.
+	reading atomic.Bool
+	active  atomic.Int32 // exchanges under way
+
+	mu      sync.Mutex
+	origins map[string]*origin // of a proxy connection, by scheme and host:port
+	closed  bool
+}
+
+type clientKey struct{}
+
+// clientOf returns the connection that a request came over.
+func clientOf(ctx context.Context) *client {
+	c, _ := ctx.Value(clientKey{}).(*client)
+	return c
+}
+
+// ownerOf returns the client that net/http's connection belongs to.
+func (s *Server) ownerOf(nc net.Conn) *client {
+	if w, ok := nc.(*watchedConn); ok {
+		return w.owner
+	}
+	c, _ := s.inside.Load(nc)
+	owner, _ := c.(*client)
+	return owner
+}
+
+// connContext implements http.Server.ConnContext.
+func (s *Server) connContext(ctx context.Context, nc net.Conn) context.Context {
+	return context.WithValue(ctx, clientKey{}, s.ownerOf(nc))
+}
+
+// connState implements http.Server.ConnState.
+func (s *Server) connState(nc net.Conn, state http.ConnState) {
+	c := s.ownerOf(nc)
+	if c == nil {
+		return
+	}
+	switch state {
+	case http.StateNew, http.StateIdle:
+		c.reading.Store(true)
+	case http.StateClosed:
+		s.inside.Delete(nc)
+		c.close()
+	case http.StateHijacked:
+		c.reading.Store(false)
+		s.inside.Delete(nc)
+	case http.StateActive:
+	}
+}
+
+// origin returns the client's own connection to an origin, made by dial where there is none yet. The caller calls leave
+// when it is done with it.
+func (c *client) origin(s *Server, scheme, hostport string, dial func(context.Context) (net.Conn, error)) *origin {
+	key := scheme + "://" + hostport
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o, ok := c.origins[key]; ok {
+		o.users.Add(1)
+		return o
+	}
+	if len(c.origins) >= maxOrigins {
+		for k, o := range c.origins {
+			if o.users.Load() == 0 {
+				delete(c.origins, k)
+				go o.close() // closing TLS may wait for the other side
+				break
+			}
+		}
+	}
+	if c.origins == nil {
+		c.origins = map[string]*origin{}
+	}
+	o := &origin{server: s, scheme: scheme, hostport: hostport, dial: dial}
+	o.users.Add(1)
+	if !c.closed {
+		c.origins[key] = o
+	}
+	return o
+}
+
+// leave ends the use of o, and o itself where the client has gone meanwhile.
+func (c *client) leave(o *origin) {
+	o.users.Add(-1)
+	c.mu.Lock()
+	closed := c.closed
+	c.mu.Unlock()
+	if closed {
+		o.close()
+	}
+}
+
+// close ends the connections to origins, because the client's has ended.
+func (c *client) close() {
+	c.mu.Lock()
+	origins := c.origins
+	c.origins, c.closed = nil, true
+	c.mu.Unlock()
+	for _, o := range origins {
+		o.close()
+	}
+	if c.pinned != nil {
+		c.pinned.close()
+	}
+}
+
+// originGone mirrors the end of an idle origin connection: the client's ends too. While a request is under way, that one
+// finds out by itself.
+func (c *client) originGone() {
+	if c.active.Load() == 0 {
+		go c.conn.Close() //nolint:errcheck // closing TLS may wait for the other side; there is nobody to tell
+	}
+}
+
+// addrPort returns the IP address and port of a socket's end, the zero value for others.
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		if a == nil {
+			return netip.AddrPort{}
+		}
+		ap, err := netip.ParseAddrPort(a.String())
+		if err != nil {
+			return netip.AddrPort{}
+		}
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

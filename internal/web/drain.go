@@ -1,0 +1,87 @@
+package web
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// quiet is how long nothing must have moved over a carried connection for it to count as idle when the service ends.
+const quiet = time.Second
+
+// drainRelays ends carried connections as they become idle, and returns when none is left or ctx has ended.
+func (s *Server) drainRelays(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s.mu.Lock()
+		left := len(s.relays)
+		for h := range s.relays {
+			if idleFor(h.conn) >= quiet {
+				h.cancel()
+			}
+		}
+		s.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// closeRelays ends all carried connections.
+func (s *Server) closeRelays() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h := range s.relays {
+		h.cancel()
+		_ = h.conn.Close() // whoever carries it finds out
+	}
+}
+
+// idleFor returns for how long the kernel has neither sent nor received data on the TCP connection below c. A connection
+// of which that cannot be known has been idle for ever.
+func idleFor(c net.Conn) time.Duration {
+	const ever = time.Duration(1<<63 - 1)
+	t := tcpBelow(c)
+	if t == nil {
+		return ever
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return ever
+	}
+	age := ever
+	err = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			age = time.Duration(min(info.Last_data_recv, info.Last_data_sent)) * time.Millisecond
+		}
+	})
+	if err != nil {
+		return ever
+	}
+	return age
+}
+
+// tcpBelow returns the TCP connection under any number of layers, nil where there is none.
+func tcpBelow(c net.Conn) *net.TCPConn {
+	for range 8 {
+		switch v := c.(type) {
+		case *net.TCPConn:
+			return v
+		case interface{ NetConn() net.Conn }:
+			c = v.NetConn()
+		case interface{ TCPConn() *net.TCPConn }:
+			return v.TCPConn()
+		default:
+			return nil
+		}
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package web
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+)
+
+// limiter counts the connections of clients.
+type limiter struct {
+	mu        sync.Mutex
+	total     int
+	each      map[netip.Addr]int
+	max       int
+	maxClient int
+}
+
+func newLimiter() *limiter { return &limiter{each: map[netip.Addr]int{}} }
+
+func (l *limiter) set(maxTotal, maxClient int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.max, l.maxClient = maxTotal, maxClient
+}
+
+// enter takes a place for a connection of addr, and says whether there was one. leave gives it back, once.
+func (l *limiter) enter(addr netip.Addr) (leave func(), ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.total >= l.max || l.each[addr] >= l.maxClient {
+		return nil, false
+	}
+	l.total++
+	l.each[addr]++
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.total--
+		if l.each[addr]--; l.each[addr] <= 0 {
+			delete(l.each, addr)
+		}
+	}), true
+}
+
+// proxyListener takes the connections of explicit-proxy clients: each gets a place, or is turned away.
+type proxyListener struct {
+	net.Listener
+	server *Server
+}
+
+// Accept implements net.Listener.
+func (l *proxyListener) Accept() (net.Conn, error) {
+	for {
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := &client{addr: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), scheme: "http"}
+		leave, ok := l.server.limits.enter(c.addr.Addr())
+		if !ok {
+			l.server.turnAway(nc, c)
+			continue
+		}
+		w := &watchedConn{Conn: &placedConn{Conn: nc, leave: leave}, server: l.server, owner: c}
+		c.conn = w
+		return w, nil
+	}
+}
+
+// placedConn gives its place back when it is closed, whoever has it then.
+type placedConn struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *placedConn) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// CloseWrite ends the sending side.
+func (c *placedConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+// TCPConn returns the TCP connection below, for internal/relay to splice.
+func (c *placedConn) TCPConn() *net.TCPConn {
+	t, _ := c.Conn.(*net.TCPConn)
+	return t
+}
+
+func closeWrite(c net.Conn) error {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return c.Close()
+}
+
+// watchedConn is what net/http serves HTTP/1.1 on. It notices the answers that net/http gives by itself to what it
+// cannot read, and puts the gateway's pages in their place.
+type watchedConn struct {
+	net.Conn
+	server *Server
+	owner  *client
+}
+
+// Write implements net.Conn.
+func (c *watchedConn) Write(p []byte) (int, error) {
+	if c.owner.reading.CompareAndSwap(true, false) {
+		if page := c.server.ownError(c.owner, p); page != nil {
+			if _, err := c.Conn.Write(page); err != nil {
+				return 0, err
+			}
+			return len(p), nil
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+// CloseWrite ends the sending side; net/http uses it to let a client read the answer to a request that it has not
+// finished sending.
+func (c *watchedConn) CloseWrite() error { return closeWrite(c.Conn) }
+
+// feed is the listener that the inner server takes its connections from.
+type feed struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newFeed() *feed { return &feed{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+// serve hands c over; it closes c and says false when the server has ended.
+func (f *feed) serve(c net.Conn) bool {
+	select {
+	case f.conns <- c:
+		return true
+	case <-f.done:
+		_ = c.Close() // nobody is left to serve it
+		return false
+	}
+}
+
+// Accept implements net.Listener.
+func (f *feed) Accept() (net.Conn, error) {
+	select {
+	case c := <-f.conns:
+		return c, nil
+	case <-f.done:
+		return nil, http.ErrServerClosed
+	}
+}
+
+// Close implements net.Listener.
+func (f *feed) Close() error {
+	f.once.Do(func() { close(f.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (f *feed) Addr() net.Addr { return feedAddr{} }
+
+type feedAddr struct{}
+
+func (feedAddr) Network() string { return "inside" }
+func (feedAddr) String() string  { return "connections opened by the gateway" }

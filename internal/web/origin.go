@@ -1,0 +1,171 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// fresh is how old a connection may be to count as new: an origin that closes it without an answer means the request.
+const fresh = time.Second
+
+// origin is the one connection to an origin that belongs to one connection of a client. Nobody else's requests go over
+// it: an origin that ties identity to a connection (NTLM, TLS sessions) must not mix two users up.
+type origin struct {
+	server           *Server
+	scheme, hostport string
+	// dial makes a new connection, over which TLS has been agreed on where the scheme is https.
+	dial func(ctx context.Context) (net.Conn, error)
+	// gone is called when the origin has closed the connection; nil: nobody minds.
+	gone func()
+
+	mu    sync.Mutex
+	cc    *http.ClientConn
+	nc    net.Conn // below cc
+	born  time.Time
+	sent  int
+	ended bool
+
+	users atomic.Int32 // exchanges that use it now
+}
+
+// errAbort says that the client's connection is to be ended without an answer, as the origin did it.
+var errAbort = errors.New("the origin closed a connection that had been used before")
+
+// connect returns the connection, a new one where there is none or it is dead, and whether it had been in use.
+func (o *origin) connect(ctx context.Context) (cc *http.ClientConn, reused bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.cc != nil && o.cc.Err() == nil {
+		reused = o.sent > 0 || time.Since(o.born) > fresh
+		o.sent++
+		return o.cc, reused, nil
+	}
+	if err := o.openLocked(ctx); err != nil {
+		return nil, false, err
+	}
+	o.sent++
+	return o.cc, false, nil
+}
+
+// start opens the connection ahead of the first request.
+func (o *origin) start(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.openLocked(ctx)
+}
+
+func (o *origin) openLocked(ctx context.Context) error {
+	if o.ended {
+		return net.ErrClosed
+	}
+	if o.cc != nil {
+		_ = o.cc.Close() // it is dead already
+		o.cc, o.nc = nil, nil
+	}
+	nc, err := o.dial(ctx)
+	if err != nil {
+		return err
+	}
+	cc, err := o.server.clientConn(ctx, o.scheme, o.hostport, nc)
+	if err != nil {
+		return err
+	}
+	o.cc, o.nc, o.born, o.sent = cc, nc, time.Now(), 0
+	if o.gone != nil {
+		cc.SetStateHook(func(cc *http.ClientConn) {
+			if cc.Err() != nil {
+				o.gone()
+			}
+		})
+	}
+	return nil
+}
+
+// below returns the network connection that the last request went over, for a switch of protocols.
+func (o *origin) below() net.Conn {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.nc
+}
+
+// close ends the connection, and every exchange that uses it. There will be no other.
+func (o *origin) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+	if o.cc != nil {
+		o.cc.SetStateHook(nil)
+		_ = o.cc.Close() // what was under way fails by it, as intended
+		o.cc, o.nc = nil, nil
+	}
+}
+
+// roundTrip sends out and returns the head of the answer. A request that the origin has surely not acted upon, or may be
+// asked to act upon twice (RFC 9110, 9.2.2), is sent once more when the connection turns out to be dead. Of others the
+// error is errAbort: a client that sees its own connection close knows what to do.
+func (o *origin) roundTrip(out *http.Request) (*http.Response, error) {
+	for attempt := 1; ; attempt++ {
+		cc, reused, err := o.connect(out.Context())
+		if err != nil {
+			return nil, err
+		}
+		var wrote, answered atomic.Bool
+		ctx := httptrace.WithClientTrace(out.Context(), &httptrace.ClientTrace{
+			WroteHeaders:         func() { wrote.Store(true) },
+			GotFirstResponseByte: func() { answered.Store(true) },
+		})
+		resp, err := cc.RoundTrip(out.WithContext(ctx)) //nolint:bodyclose // the caller closes it
+		if err == nil {
+			return resp, nil
+		}
+		switch {
+		case out.Context().Err() != nil || !reused || answered.Load() || attempt > 1:
+			return nil, err
+		case wrote.Load() && !idempotent(out.Method) && !refusedUnseen(err):
+			return nil, errors.Join(errAbort, err)
+		}
+		if out.GetBody != nil {
+			if out.Body, err = out.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// idempotent says whether a request may be repeated without asking (RFC 9110, 9.2.2).
+func idempotent(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// streamError is shaped like the error of net/http's HTTP/2 for one stream, which errors.As converts to any such type.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e streamError) Error() string { return e.Cause.Error() }
+
+// refusedStream is HTTP/2's REFUSED_STREAM.
+const refusedStream = 0x7
+
+// refusedUnseen says whether an HTTP/2 origin has promised that it did not act on the request (RFC 9113, 8.7).
+func refusedUnseen(err error) bool {
+	var stream streamError
+	if errors.As(err, &stream) {
+		return stream.Code == refusedStream
+	}
+	// net/http has no other name for a request above the last stream that a GOAWAY covers.
+	return strings.Contains(err.Error(), "graceful shutdown GOAWAY")
+}

@@ -1,0 +1,75 @@
+package web
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"lazaret/internal/notice"
+	"lazaret/internal/policy"
+)
+
+// ownError returns the page that goes out in the place of raw, an answer that net/http gives by itself to a request that
+// it cannot read, and records it; nil where raw is no such thing.
+func (s *Server) ownError(c *client, raw []byte) []byte {
+	line, _, _ := bytes.Cut(raw, []byte("\r\n"))
+	status, text, _ := strings.Cut(strings.TrimPrefix(string(line), "HTTP/1.1 "), " ")
+	code, err := strconv.Atoi(status)
+	if err != nil || code < 400 {
+		return nil
+	}
+	f := policy.Facts{Protocol: c.scheme, Direction: policy.Download, Client: c.addr.Addr(), Host: c.to.host}
+	if c.session != nil {
+		f.User = c.session.Target.User
+	}
+	kind, fault := notice.BadRequest, "the request is malformed"
+	switch code {
+	case http.StatusRequestHeaderFieldsTooLarge:
+		kind, fault = notice.HeaderTooLarge, "the request's head is larger than "+s.settings.Load().MaxHeader.String()
+	case http.StatusNotImplemented:
+		kind, fault = notice.NotSupported, "a transfer coding that is not known"
+	case http.StatusHTTPVersionNotSupported:
+		kind, fault = notice.NotSupported, "a version of HTTP that is not known"
+	default:
+		if _, why, ok := strings.Cut(text, ": "); ok {
+			fault = why
+		}
+	}
+	resp := s.opt.Pages.Respond("", "", s.opt.Gate.Refuse(f, kind, fault, string(line)))
+	h := resp.Header.Clone()
+	h.Set("Connection", "close")
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	h.Set("Content-Length", strconv.Itoa(len(resp.Body)))
+	addVia(h, 1, 1, s.pseudonym)
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 " + strconv.Itoa(resp.Status) + " " + http.StatusText(resp.Status) + "\r\n")
+	_ = h.Write(&b) // a bytes.Buffer takes everything
+	b.WriteString("\r\n")
+	b.Write(resp.Body)
+	return b.Bytes()
+}
+
+// turnAway tells a client that there is no place for its connection.
+func (s *Server) turnAway(nc interface {
+	Write([]byte) (int, error)
+	SetDeadline(time.Time) error
+	Close() error
+}, c *client,
+) {
+	_ = nc.SetDeadline(time.Now().Add(time.Second)) // without it the write still goes into an empty socket buffer
+	f := policy.Facts{Protocol: "http", Direction: policy.Download, Client: c.addr.Addr()}
+	n := s.opt.Gate.Refuse(f, notice.Overload, "too many connections", "max_connections or max_connections_per_client is reached")
+	resp := s.opt.Pages.Respond("", "", n)
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 503 Service Unavailable\r\n")
+	h := resp.Header.Clone()
+	h.Set("Connection", "close")
+	h.Set("Content-Length", strconv.Itoa(len(resp.Body)))
+	_ = h.Write(&b) // a bytes.Buffer takes everything
+	b.WriteString("\r\n")
+	b.Write(resp.Body)
+	_, _ = nc.Write(b.Bytes()) // a client that does not take it is turned away all the same
+	_ = nc.Close()
+}

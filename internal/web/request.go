@@ -1,0 +1,360 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"lazaret/internal/egress"
+	"lazaret/internal/gate"
+	"lazaret/internal/intercept"
+	"lazaret/internal/notice"
+	"lazaret/internal/policy"
+	"lazaret/internal/scan"
+)
+
+// forward serves the request from its origin: its content is judged, then it is sent, then the answer is judged and
+// delivered.
+func (x *exchange) forward() {
+	if err := settle(x.r.Header); err != nil {
+		x.refuse(notice.BadRequest, err.Error(), "")
+		return
+	}
+	ctx, cancel := x.context()
+	defer cancel(nil)
+	call := &call{exchange: x, cancel: cancel, upgrade: upgradeWanted(x.r)}
+	if grpc(x.r) {
+		call.stream = true
+	} else {
+		body, ok := x.takeUpload()
+		if !ok {
+			return
+		}
+		if body != nil {
+			defer body.Body.Close() //nolint:errcheck // room is given back; nothing is lost with it
+			call.upload = body
+		}
+	}
+	x.roundTrip(ctx, call)
+}
+
+// call is the origin's side of an exchange.
+type call struct {
+	*exchange
+	cancel  context.CancelCauseFunc
+	upload  *scan.Object // nil: none, or streamed
+	stream  bool         // the content goes on as it comes, both ways
+	upgrade string       // the protocol that the client wants to switch to
+	marked  bool         // a condition of the request named a validator that we had marked
+}
+
+// takeUpload takes the request's content in and has it judged; ok is false where the request has been answered because of
+// it. Content goes to the origin byte for byte, as signatures and checksums may cover it.
+func (x *exchange) takeUpload() (o *scan.Object, ok bool) {
+	if x.r.Body == nil || x.r.Body == http.NoBody || x.r.ContentLength == 0 {
+		return nil, true
+	}
+	facts := x.facts
+	facts.Direction, facts.Type = policy.Upload, mediaType(x.r.Header)
+	codings, err := contentCodings(x.r.Header)
+	if err != nil {
+		x.refuse(notice.BadRequest, "the request's Content-Encoding is malformed", err.Error())
+		return nil, false
+	}
+	in := gate.Intake{Name: path.Base(x.r.URL.Path), Type: x.r.Header.Get("Content-Type"), Limit: x.set.bodyLimit()}
+	if in.Limit > 0 && x.r.ContentLength > in.Limit {
+		x.judgeTooLarge(facts, in, x.r.ContentLength) // before a client that waits for 100 sends it
+		return nil, false
+	}
+	if o, err = x.readUpload(in); err != nil {
+		x.uploadBroke(err)
+		return nil, false
+	}
+	if o.Body != nil && o.Body.Size() == 0 && len(x.r.Trailer) == 0 {
+		_ = o.Body.Close() // empty: there is no room to give back
+		return nil, true
+	}
+	if !x.judgedBothWays(facts, o, in, codings) {
+		if o.Body != nil {
+			_ = o.Body.Close() // the room is given back; what was refused is not needed any more
+		}
+		return nil, false
+	}
+	return o, true
+}
+
+// judgeTooLarge has policy decide about content that says itself that it is larger than what is taken, and answers the
+// request. Nothing of it is delivered: there is no way to hold it.
+func (x *exchange) judgeTooLarge(facts policy.Facts, in gate.Intake, length int64) {
+	o := &scan.Object{Name: in.Name, Type: in.Type, Known: scan.IncompleteVerdict(scan.TooLarge, "%d bytes where max_body is %d", length, in.Limit)}
+	if x.judged(facts, o) {
+		x.notHeld()
+	}
+}
+
+// notHeld answers a request whose object policy lets pass, although it could not be held and so is not there.
+func (x *exchange) notHeld() {
+	x.refuse(notice.NotScanned, "the object could not be held", "policy lets it pass, but it is not there to be delivered")
+}
+
+// readUpload takes the request's content in, as long as it comes along.
+func (x *exchange) readUpload(in gate.Intake) (*scan.Object, error) {
+	rc := http.NewResponseController(x.w)
+	dog := newWatchdog(x.set.pacing, func(error) {
+		// Without deadlines the read goes on until the connection ends.
+		_ = rc.SetReadDeadline(longAgo)
+	})
+	o, err := x.s.opt.Gate.Take(watchedReader{x.r.Body, dog}, in)
+	if slow := dog.stop(); slow != nil {
+		err = slow
+		if o != nil && o.Body != nil {
+			_ = o.Body.Close() // the end came too late to count
+		}
+	}
+	return o, err
+}
+
+// judgedBothWays has content judged as it came, and decoded where it is encoded, because it goes on encoded. It answers
+// the request where it is not to go on.
+func (x *exchange) judgedBothWays(facts policy.Facts, o *scan.Object, in gate.Intake, codings []string) bool {
+	if !x.judged(facts, o) {
+		return false
+	}
+	if o.Body == nil {
+		x.notHeld()
+		return false
+	}
+	if len(codings) == 0 {
+		return true
+	}
+	in.Encodings = codings
+	decoded, err := x.s.opt.Gate.Take(o.Body.NewReader(), in)
+	if err != nil {
+		x.refuse(notice.Internal, "", fmt.Sprintf("reading the spool: %v", err))
+		return false
+	}
+	if decoded.Body != nil {
+		defer decoded.Body.Close() //nolint:errcheck // room is given back; nothing is lost with it
+	}
+	return x.judged(facts, decoded)
+}
+
+// judged has the gate judge o, and answers the request where it is not to go on.
+func (x *exchange) judged(f policy.Facts, o *scan.Object) bool {
+	d, n := x.s.opt.Gate.Judge(x.r.Context(), f, o)
+	if d.Action == policy.Pass {
+		return true
+	}
+	if x.r.Context().Err() != nil {
+		x.abort() // nobody is there to be told
+	}
+	x.page(n)
+	return false
+}
+
+// uploadBroke answers a request whose content did not come whole.
+func (x *exchange) uploadBroke(err error) {
+	x.w.Header().Set("Connection", "close")
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.Is(err, errStalled), errors.Is(err, errTooSlow):
+		x.refuse(notice.BadRequest, "the request's content did not come in time", err.Error())
+	case errors.As(err, &tooLarge), x.r.Context().Err() == nil:
+		x.refuse(notice.BadRequest, "the request's content is malformed or was cut off", err.Error())
+	default:
+		x.s.opt.Gate.Refuse(x.facts, notice.BadRequest, "the request's content was cut off", err.Error())
+		x.abort()
+	}
+}
+
+// roundTrip sends the request and serves the answer.
+func (x *exchange) roundTrip(ctx context.Context, c *call) {
+	hints := &hints{w: x.w, h2: x.r.ProtoMajor >= 2, ok: x.r.ProtoAtLeast(1, 1)}
+	defer hints.end()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: hints.relay})
+	reply := time.AfterFunc(x.set.ReplyTimeout.Std(), func() { c.cancel(errNoReply) })
+	defer reply.Stop()
+	if c.stream {
+		reply.Stop() // both sides talk as they please
+	}
+	out := c.outgoing(ctx, reply)
+	resp, err := x.origin.roundTrip(out)
+	hints.end()
+	reply.Stop()
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		x.originFailed(err)
+		return
+	}
+	defer resp.Body.Close() //nolint:errcheck // what was left of it is of no interest
+	c.answer(ctx, resp)
+}
+
+// outgoing returns the request as it goes to the origin.
+func (c *call) outgoing(ctx context.Context, reply *time.Timer) *http.Request {
+	h := c.r.Header.Clone()
+	if h == nil {
+		h = http.Header{}
+	}
+	trailers := c.r.ProtoMajor >= 2 && slices.ContainsFunc(h["Te"], func(v string) bool {
+		return strings.EqualFold(textproto.TrimString(v), "trailers")
+	})
+	dropHopByHop(h)
+	// Expect was answered by us, as the content was held. Ranges are cut from the whole, which is fetched.
+	for _, name := range []string{"Expect", "Range", "If-Range", "Host", "Content-Length"} {
+		delete(h, name)
+	}
+	if trailers {
+		h["Te"] = []string{"trailers"} // gRPC insists on it
+	}
+	if c.upgrade != "" {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{c.upgrade}
+	}
+	c.marked = originTags(h)
+	acceptable(h)
+	addVia(h, c.r.ProtoMajor, c.r.ProtoMinor, c.s.pseudonym)
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = nil // otherwise net/http puts its own there
+	}
+	out := (&http.Request{
+		Method: c.r.Method, Host: c.r.Host, Header: h, URL: c.target(h),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody,
+	}).WithContext(ctx)
+	switch {
+	case c.stream:
+		out.Body, out.ContentLength, out.Trailer = c.r.Body, c.r.ContentLength, c.r.Trailer
+	case c.upload != nil:
+		c.attach(out, reply)
+	}
+	return out
+}
+
+// attach gives out the content that was held.
+func (c *call) attach(out *http.Request, reply *time.Timer) {
+	wait := c.set.ReplyTimeout.Std()
+	out.GetBody = func() (io.ReadCloser, error) {
+		return io.NopCloser(&progress{c.upload.Body.NewReader(), func() { reply.Reset(wait) }}), nil
+	}
+	out.Body, _ = out.GetBody() // never fails, see above
+	out.ContentLength = c.upload.Body.Size()
+	if len(c.r.Trailer) > 0 {
+		out.Trailer, out.ContentLength = c.r.Trailer.Clone(), -1
+	}
+}
+
+// progress calls moved whenever something was read.
+type progress struct {
+	io.Reader
+	moved func()
+}
+
+func (p *progress) Read(b []byte) (int, error) {
+	p.moved()
+	return p.Reader.Read(b)
+}
+
+// target returns the URL to send the request to, written as the client wrote it. A parent proxy gets the absolute form,
+// and its credentials in h.
+func (c *call) target(h http.Header) *url.URL {
+	u := &url.URL{Scheme: c.scheme, Host: c.r.Host}
+	if c.c.session == nil && c.scheme == "http" {
+		if parent := c.s.opt.Dialer.ParentURL(); parent != nil {
+			if auth := egress.ProxyAuthorization(parent); auth != "" {
+				h.Set("Proxy-Authorization", auth)
+			}
+			u.Opaque = "//" + c.r.Host
+			if c.path != "*" {
+				u.Opaque += c.path
+			}
+			return u
+		}
+	}
+	if strings.HasPrefix(c.path, "//") {
+		// url.URL would take it for a host.
+		u.Path, u.RawPath, u.RawQuery, u.ForceQuery = c.r.URL.Path, c.r.URL.RawPath, c.r.URL.RawQuery, c.r.URL.ForceQuery
+		return u
+	}
+	u.Opaque = c.path
+	return u
+}
+
+// originFailed answers a request that its origin did not answer.
+func (x *exchange) originFailed(err error) {
+	var fault *intercept.Fault
+	var dial *egress.Error
+	switch {
+	case x.r.Context().Err() != nil:
+		x.abort() // the client has gone
+	case errors.Is(err, errAbort):
+		x.s.opt.Gate.Refuse(x.facts, notice.OriginProtocol, "the site closed the connection", err.Error())
+		x.abort()
+	case errors.As(err, &fault):
+		x.faulty(fault)
+	case errors.As(err, &dial):
+		x.dialFailed(err)
+	case errors.Is(err, errNoReply):
+		x.refuse(notice.OriginTimeout, "the site did not answer in time", fmt.Sprintf("no answer within %v", x.set.ReplyTimeout))
+	default:
+		x.refuse(notice.OriginProtocol, "the site's answer is malformed, or there was none", err.Error())
+	}
+}
+
+// hints relays informational responses, 103 Early Hints above all (RFC 8297), while the request is under way.
+type hints struct {
+	w     http.ResponseWriter
+	h2    bool
+	ok    bool // the client's protocol has them
+	mu    sync.Mutex
+	ended bool
+	count int
+}
+
+// maxHints is how many informational responses one request may have.
+const maxHints = 16
+
+// relay implements httptrace.ClientTrace.Got1xxResponse. It is called by another goroutine than the exchange's, which
+// waits meanwhile, or has given up.
+func (h *hints) relay(code int, header textproto.MIMEHeader) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.count++; h.count > maxHints {
+		return fmt.Errorf("more than %d informational responses", maxHints)
+	}
+	if h.ended || !h.ok || code == http.StatusContinue || code == http.StatusSwitchingProtocols {
+		return nil // 100 was answered when the content was taken in
+	}
+	out := http.Header(header).Clone()
+	dropHopByHop(out)
+	for _, name := range []string{"Alt-Svc", "Content-Length", "Content-Type", "Content-Encoding"} {
+		delete(out, name)
+	}
+	if settle(out) != nil {
+		return nil
+	}
+	dst := h.w.Header()
+	for name, values := range out {
+		dst[name] = values
+	}
+	h.w.WriteHeader(code)
+	clear(dst)
+	return nil
+}
+
+// end has later informational responses dropped.
+func (h *hints) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ended = true
+}

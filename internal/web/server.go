@@ -1,0 +1,234 @@
+// Package web is the HTTP proxy: it takes clients' requests, in the clear and inside TLS that internal/intercept opened,
+// sends them to their origins, and has every body, of requests and of responses, judged by the gate before it goes on.
+//
+// Two http.Servers do the serving: the outer one speaks HTTP/1.1 as a proxy, the inner one HTTP/1.1 and HTTP/2 inside the
+// connections that CONNECT asked for. Each connection of a client has its own connections to origins, which end with it.
+package web
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+
+	"lazaret/internal/gate"
+	"lazaret/internal/intercept"
+	"lazaret/internal/notice"
+	"lazaret/internal/units"
+)
+
+// Interceptor decides about connections and opens them; *intercept.Interceptor is one.
+type Interceptor interface {
+	// Decide says what is to be done with a connection before anything of it was read.
+	Decide(ctx context.Context, t intercept.Target) intercept.Decision
+	// Accept reads what the client says first, and returns the session that comes of it. With an error there is nobody
+	// left to answer.
+	Accept(ctx context.Context, c net.Conn, t intercept.Target) (*intercept.Session, error)
+	// Open opens a verified connection to the origin of an https URL that a client gave to the proxy itself. The error is
+	// a *intercept.Fault.
+	Open(ctx context.Context, t intercept.Target) (*tls.Conn, error)
+}
+
+// Dialer opens connections to origins; *egress.Dialer is one.
+type Dialer interface {
+	Dial(ctx context.Context, hostport string) (net.Conn, error)
+	// ParentURL returns the parent proxy, nil where there is none, and DialParent connects to it for requests to origin.
+	ParentURL() *url.URL
+	DialParent(ctx context.Context, origin string) (net.Conn, error)
+}
+
+// Renderer turns a notice into a response; *notice.Renderer is one.
+type Renderer interface {
+	Respond(accept, acceptLanguage string, n notice.Notice) notice.Response
+}
+
+// Options are the proxy's parts. All but Self are needed.
+type Options struct {
+	Gate        *gate.Gate
+	Interceptor Interceptor
+	Dialer      Dialer
+	Pages       Renderer
+	Self        http.Handler // answers requests that are for the gateway itself; nil: a short text does
+	Log         *slog.Logger
+}
+
+// Server is the proxy. It is safe for use by many goroutines.
+type Server struct {
+	opt       Options
+	settings  atomic.Pointer[settings]
+	pseudonym string // in Via: this process, and no other
+	outer     *http.Server
+	inner     *http.Server
+	feed      *feed // opened connections on their way to the inner server
+	transport *http.Transport
+	limits    *limiter
+
+	ctx    context.Context // ends when nothing may go on any more
+	cancel context.CancelFunc
+
+	inside   sync.Map // net.Conn of the inner server → *client
+	mu       sync.Mutex
+	draining bool
+	relays   map[*carried]struct{} // connections that net/http has handed over
+	wg       sync.WaitGroup        // their goroutines, and those of Serve
+}
+
+// New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
+func New(cfg Config, opt Options) (*Server, error) {
+	s := &Server{opt: opt, feed: newFeed(), relays: map[*carried]struct{}{}, limits: newLimiter()}
+	if err := s.Use(cfg); err != nil {
+		return nil, err
+	}
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process rather than return an error
+	s.pseudonym = "lazaret-" + hex.EncodeToString(id[:])
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.transport = newTransport(cfg)
+	s.outer = s.newHTTPServer(cfg, http.HandlerFunc(s.serveProxy))
+	s.outer.Protocols.SetHTTP1(true)
+	s.inner = s.newHTTPServer(cfg, http.HandlerFunc(s.serveInside))
+	s.inner.Protocols.SetHTTP1(true)
+	s.inner.Protocols.SetHTTP2(true)
+	s.wg.Go(func() {
+		if err := s.inner.Serve(s.feed); !errors.Is(err, http.ErrServerClosed) {
+			s.opt.Log.Error("the inner HTTP server has ended", "error", err)
+		}
+	})
+	return s, nil
+}
+
+// newHTTPServer returns a server without a WriteTimeout: an answer may be held for as long as it is fetched and scanned.
+// Slow clients are ended by watchdogs.
+func (s *Server) newHTTPServer(cfg Config, h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:                      h,
+		ReadHeaderTimeout:            cfg.HeaderTimeout.Std(),
+		IdleTimeout:                  cfg.IdleTimeout.Std(),
+		MaxHeaderBytes:               int(cfg.MaxHeader),
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelDebug),
+		BaseContext:                  func(net.Listener) context.Context { return s.ctx },
+		ConnContext:                  s.connContext,
+		ConnState:                    s.connState,
+		Protocols:                    new(http.Protocols),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          cfg.MaxStreams,
+			MaxReadFrameSize:              16 << 10,
+			MaxReceiveBufferPerConnection: 1 << 20,
+			MaxReceiveBufferPerStream:     512 << 10,
+			WriteByteTimeout:              cfg.StallTimeout.Std(),
+		},
+	}
+}
+
+// Use has the proxy work by other settings from now on, and returns an error, and changes nothing, when they cannot be
+// used. What belongs to the sockets and to HTTP's own timeouts (listen, transparent, max_header, max_response_header,
+// max_streams, header_timeout, idle_timeout) stays as it was at the start.
+func (s *Server) Use(cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	next := &settings{Config: cfg, pacing: pacing{stall: cfg.StallTimeout.Std(), rate: int64(cfg.MinRate)}}
+	if cfg.AuthFile != "" {
+		users, err := openUsers(cfg.AuthFile, s.opt.Log)
+		if err != nil {
+			return fmt.Errorf("auth_file: %w", err)
+		}
+		next.users = users
+	}
+	s.settings.Store(next)
+	s.limits.set(cfg.MaxConnections, cfg.MaxConnectionsClient)
+	return nil
+}
+
+// settings is what Use exchanges.
+type settings struct {
+	Config
+	pacing
+	users *users // nil: nobody needs to authenticate
+}
+
+// bodyLimit is the limit of one body, 0 for the spool's.
+func (s *settings) bodyLimit() int64 { return int64(s.MaxBody) }
+
+// Serve takes connections of explicit-proxy clients from l until Shutdown, and then returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.outer.Serve(&proxyListener{Listener: l, server: s}); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("proxy on %v: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops taking connections, lets what is under way end, closes what is idle, and returns when everything has
+// ended. When ctx ends before that, the rest is cut off, and the error is the context's.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+
+	errs := make(chan error, 3)
+	go func() { errs <- s.outer.Shutdown(ctx) }()
+	go func() { errs <- s.inner.Shutdown(ctx) }()
+	go func() { errs <- s.drainRelays(ctx) }()
+	err := errors.Join(<-errs, <-errs, <-errs)
+	// Whatever is left has outstayed ctx.
+	s.cancel()
+	err = errors.Join(err, s.outer.Close(), s.inner.Close())
+	s.closeRelays()
+	s.wg.Wait()
+	s.transport.CloseIdleConnections()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// newTransport returns the maker of connections to origins. It never makes requests by itself, and so has no pool.
+func newTransport(cfg Config) *http.Transport {
+	t := &http.Transport{
+		DisableCompression:     true, // codings are the gate's affair
+		MaxResponseHeaderBytes: int64(cfg.MaxResponseHeader),
+		ReadBufferSize:         int(2 * units.KiB), // one each stays with every idle connection
+		WriteBufferSize:        int(2 * units.KiB),
+		Protocols:              new(http.Protocols),
+		HTTP2: &http.HTTP2Config{
+			MaxReadFrameSize:              16 << 10,
+			MaxReceiveBufferPerConnection: 4<<20 - 1,
+			MaxReceiveBufferPerStream:     1 << 20,
+			WriteByteTimeout:              cfg.StallTimeout.Std(),
+		},
+		DialContext:    dialPrepared,
+		DialTLSContext: dialPrepared,
+	}
+	t.Protocols.SetHTTP1(true)
+	t.Protocols.SetHTTP2(true)
+	return t
+}
+
+type preparedKey struct{}
+
+// dialPrepared hands the transport the connection that clientConn was given.
+func dialPrepared(ctx context.Context, _, addr string) (net.Conn, error) {
+	c, ok := ctx.Value(preparedKey{}).(net.Conn)
+	if !ok {
+		return nil, fmt.Errorf("a connection to %s was asked for that nobody has opened", addr)
+	}
+	return c, nil
+}
+
+// clientConn makes an HTTP client of a connection to an origin, HTTP/2 where TLS has agreed on it.
+func (s *Server) clientConn(ctx context.Context, scheme, hostport string, c net.Conn) (*http.ClientConn, error) {
+	cc, err := s.transport.NewClientConn(context.WithValue(ctx, preparedKey{}, c), scheme, hostport)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return cc, nil
+}

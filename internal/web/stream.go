@@ -1,0 +1,87 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"lazaret/internal/policy"
+)
+
+// grpc says whether a request is a gRPC call, whose two sides talk at the same time.
+func grpc(r *http.Request) bool {
+	t := mediaType(r.Header)
+	return r.ProtoMajor >= 2 && r.Method == http.MethodPost && (t == "application/grpc" || strings.HasPrefix(t, "application/grpc+"))
+}
+
+// endless says why an answer cannot be held until its end, "" where it can: a stream of events, of pictures or of gRPC
+// messages. One that says how long it is, or that it is to be saved, has an end.
+func endless(r *http.Request, resp *http.Response) string {
+	if resp.ContentLength >= 0 || strings.HasPrefix(strings.ToLower(resp.Header.Get("Content-Disposition")), "attachment") {
+		return ""
+	}
+	switch t := mediaType(resp.Header); {
+	case t == "text/event-stream":
+		return "event stream"
+	case t == "multipart/x-mixed-replace":
+		return "multipart/x-mixed-replace"
+	case strings.HasPrefix(t, "application/grpc") && strings.HasPrefix(mediaType(r.Header), "application/grpc"):
+		return "gRPC"
+	}
+	return ""
+}
+
+// streamed passes an answer on as it comes, and records it as an exception with its reason.
+func (c *call) streamed(ctx context.Context, resp *http.Response, why string) {
+	c.s.opt.Gate.Exempt(c.facts, why)
+	if c.stream {
+		f := c.facts
+		f.Direction = policy.Upload
+		c.s.opt.Gate.Exempt(f, why)
+	}
+	h := resp.Header
+	delete(h, "Content-Length")
+	h.Set("X-Content-Type-Options", "nosniff") // it is what it says, or nothing
+	c.deliverHead(resp, h)
+	quiet := pacing{stall: c.set.StreamTimeout.Std()}
+	dog := newWatchdog(quiet, func(err error) { c.cancel(err) })
+	defer dog.stop() //nolint:errcheck // whatever ended it, the client sees the end
+	out, stop := pacedWriter(c.w, quiet)
+	defer stop() //nolint:errcheck // as above
+	if err := pump(c.w, out, watchedReader{resp.Body, dog}); err != nil {
+		c.s.opt.Log.Debug("a stream ended", "url", c.facts.URL, "client", c.c.addr, "error", err, "cause", context.Cause(ctx))
+		c.abort()
+	}
+	for name, values := range passTrailers(resp.Trailer) {
+		c.w.Header()[http.TrailerPrefix+name] = values
+	}
+}
+
+// pump copies src to dst, and flushes after each piece.
+func pump(w http.ResponseWriter, dst io.Writer, src io.Reader) error {
+	rc := http.NewResponseController(w)
+	buf := sendBuffers.Get().(*[]byte)
+	defer sendBuffers.Put(buf)
+	if err := rc.Flush(); err != nil {
+		return err
+	}
+	for {
+		n, err := src.Read(*buf)
+		if n > 0 {
+			if _, err := dst.Write((*buf)[:n]); err != nil {
+				return err
+			}
+			if err := rc.Flush(); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
