@@ -16,6 +16,7 @@ type Config struct {
 	TunnelFile         string         `toml:"tunnel_file" doc:"a file with more entries of that kind, one a line, # for comments; read again when it changes"`
 	TunnelClients      []string       `toml:"tunnel_clients" doc:"networks of clients whose connections are passed through unopened and unscanned"`
 	MinVersion         string         `toml:"min_version" doc:"the lowest TLS version on both sides, \"1.2\" or \"1.3\""`
+	FetchIntermediates bool           `toml:"fetch_intermediates" doc:"fetch intermediate certificates that an origin forgot to send, from where its certificate says"`
 	ClientCertificates string         `toml:"client_certificates" doc:"what happens where an origin asks for a client certificate, which only the browser has: \"tunnel\" passes the connection through unopened and remembers the host, \"anonymous\" answers that there is none and scans on, \"refuse\" shows a page"`
 	Learned            units.Duration `toml:"learned" doc:"how long a host that asked for a client certificate is remembered and passed through"`
 	HelloTimeout       units.Duration `toml:"hello_timeout" doc:"how long a client may take for its first message"`
@@ -58,6 +59,7 @@ func Default() Config {
 		Certificates:       4096,
 		Sessions:           10_000,
 		MirrorVersion:      true,
+		FetchIntermediates: true,
 	}
 }
 

@@ -68,6 +68,11 @@ func newRoot(t testing.TB, edit ...func(*x509.Certificate)) *authority {
 // child returns an authority below a; below nil, a self-signed one.
 func (a *authority) child(t testing.TB, name string, edit ...func(*x509.Certificate)) *authority {
 	t.Helper()
+	return a.childFor(newKey(t), t, name, edit...)
+}
+
+func (a *authority) childFor(key crypto.Signer, t testing.TB, name string, edit ...func(*x509.Certificate)) *authority {
+	t.Helper()
 	tpl := &x509.Certificate{
 		SerialNumber: nextSerial(), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
@@ -76,7 +81,6 @@ func (a *authority) child(t testing.TB, name string, edit ...func(*x509.Certific
 	for _, e := range edit {
 		e(tpl)
 	}
-	key := newKey(t)
 	if a == nil {
 		a = &authority{t: t, cert: tpl, key: key}
 	}
@@ -95,6 +99,20 @@ func (a *authority) child(t testing.TB, name string, edit ...func(*x509.Certific
 func (a *authority) leaf(names []string, others []*authority, edit ...func(*x509.Certificate)) tls.Certificate {
 	a.t.Helper()
 	return a.leafFor(newKey(a.t), names, others, edit...)
+}
+
+// selfLeaf returns a self-signed certificate for names.
+func (a *authority) selfLeaf(names []string) tls.Certificate {
+	a.t.Helper()
+	tpl := &x509.Certificate{
+		SerialNumber: nextSerial(), Subject: pkix.Name{CommonName: "alone"}, DNSNames: names,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, a.key.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: a.key}
 }
 
 func (a *authority) leafFor(key crypto.Signer, names []string, others []*authority, edit ...func(*x509.Certificate)) tls.Certificate {

@@ -40,6 +40,7 @@ type Interceptor struct {
 	clients  *bart.Lite
 	learned  *lru[string, time.Time]
 	sessions *sessions
+	issuers  *issuers
 	counts   counters
 }
 
@@ -104,6 +105,7 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	if i.sessions, err = newSessions(cfg.Sessions, i.now); err != nil {
 		return nil, err
 	}
+	i.issuers = newIssuers(d, i.now)
 	i.learned = newLRU[string, time.Time](maxLearned, i.now)
 	return i, nil
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -189,10 +190,14 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// mirrored returns the names of the origin's certificate that a leaf takes over, wildcards as they are.
+// mirrored returns the names of the origin's certificate that a leaf takes over, wildcards as they are. What is no host
+// name is left out.
 func mirrored(origin *x509.Certificate) (dns []string, ips []net.IP) {
 	size := 0
 	for _, n := range origin.DNSNames {
+		if _, err := canonicalHost(strings.TrimPrefix(n, "*.")); err != nil || n == "" {
+			continue
+		}
 		if size += len(n); len(dns) >= maxMirrored || size > maxMirroredSize {
 			break
 		}

@@ -134,9 +134,25 @@ func (o *origin) handshake(ctx context.Context, raw net.Conn, cache *originCache
 	return nil, handshakeFault(err)
 }
 
-// verify judges what the origin presented. Faults that an exception covers are logged and let pass.
-func (o *origin) verify(_ context.Context, cs tls.ConnectionState) *Fault {
-	faults := o.i.verifier.verify(o.name, cs.PeerCertificates, nil)
+// verify judges what the origin presented, with missing intermediates fetched. Faults that an exception covers are logged
+// and let pass.
+func (o *origin) verify(ctx context.Context, cs tls.ConnectionState) *Fault {
+	p := presented{name: o.name, chain: cs.PeerCertificates, staple: cs.OCSPResponse, resumed: cs.DidResume}
+	faults := o.i.verifier.verify(p)
+	for range aiaDepth {
+		if !o.i.cfg.FetchIntermediates || !slices.ContainsFunc(faults, func(f *Fault) bool { return f.Kind == FaultUntrusted }) {
+			break
+		}
+		more, err := o.i.issuers.complete(ctx, p.chain[0], append(slices.Clone(p.chain[1:]), p.fetched...))
+		if err != nil {
+			o.i.log.Info("a missing intermediate certificate could not be had", "host", o.name, "error", err)
+		}
+		if len(more) == 0 {
+			break
+		}
+		p.fetched = append(p.fetched, more...)
+		faults = o.i.verifier.verify(p)
+	}
 	for _, f := range faults {
 		if !o.i.excused(o.name, cs.PeerCertificates[0], f) {
 			return f
@@ -166,16 +182,18 @@ func (i *Interceptor) excused(name string, leaf *x509.Certificate, f *Fault) boo
 	return false
 }
 
-// handshakeFault turns a failed handshake into a fault, in the field's terms.
+// handshakeFault turns a failed handshake into a fault, in the field's terms. crypto/tls has no types for most of its
+// errors, so their texts are looked at; one that is not known is shown as it is.
 func handshakeFault(err error) *Fault {
 	var (
-		alert   tls.AlertError
-		record  tls.RecordHeaderError
-		netErr  net.Error
-		opError *net.OpError
+		record tls.RecordHeaderError
+		netErr net.Error
+		opErr  *net.OpError
 	)
 	f := &Fault{Kind: FaultHandshake, Err: err}
 	text := err.Error()
+	has := func(s string) bool { return strings.Contains(text, s) }
+	refused := errors.As(err, &opErr) && opErr.Op == "remote error"
 	switch {
 	case errors.As(err, &record):
 		f.Detail = "the server does not speak TLS on this port"
@@ -183,13 +201,15 @@ func handshakeFault(err error) *Fault {
 		f.Detail = "the server did not finish the TLS handshake in time"
 	case errors.Is(err, context.Canceled):
 		f.Detail = "the TLS handshake was given up"
-	case strings.Contains(text, "failed to parse certificate"), strings.Contains(text, "x509: "):
+	case has("failed to parse certificate"), has("x509: "):
 		f.Kind, f.Detail = FaultMalformed, "the server's certificate is malformed: "+clean(strings.TrimPrefix(text, "tls: "))
-	case errors.As(err, &alert), errors.As(err, &opError) && opError.Op == "remote error":
-		f.Detail = "the server refused the TLS handshake: " + clean(strings.TrimPrefix(text, "remote error: "))
-	case strings.Contains(text, "unsupported protocol version"), strings.Contains(text, "unsupported versions"):
-		f.Kind, f.Detail = FaultWeak, "the server speaks only versions of TLS that are not safe: "+clean(text)
-	case strings.Contains(text, "unconfigured cipher suite"):
+	case refused && has("protocol version not supported"), has("unsupported protocol version"), has("unsupported version"):
+		f.Kind, f.Detail = FaultWeak, "the server speaks no version of TLS that is safe (1.2 or 1.3)"
+	case refused && has("handshake failure"):
+		f.Detail = "the server refused the TLS handshake (handshake_failure): it has no safe cipher suite or parameters in common"
+	case refused:
+		f.Detail = "the server refused the TLS handshake: " + clean(strings.TrimPrefix(opErr.Err.Error(), "tls: "))
+	case has("unconfigured cipher suite"):
 		f.Kind, f.Detail = FaultWeak, "the server chose a cipher suite that is not safe"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		f.Detail = "the server ended the connection during the TLS handshake"

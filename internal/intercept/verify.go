@@ -51,17 +51,26 @@ func loadRoots(files []string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// verify judges a chain as an origin presented it, leaf first, for a host name or an IP address. It returns nil, or every
-// fault that it found, the gravest first, so that an exception for one does not hide another.
+// presented is what an origin showed of itself.
+type presented struct {
+	name    string              // the host name or IP address that it is to be good for
+	chain   []*x509.Certificate // as sent, leaf first
+	fetched []*x509.Certificate // intermediates that it should have sent
+	staple  []byte              // OCSP answer; nil: none
+	resumed bool                // it was sent in an earlier handshake, whose session goes on
+}
+
+// verify judges what an origin presented. It returns nil, or every fault that it found, so that an exception for one does
+// not hide another.
 //
 // It is crypto/x509's path validation (RFC 5280, 6) with what browsers ask for besides: keys and signatures that are not
-// weak, no wildcard over a public suffix, and never this gateway's own CA, which the machine may well trust.
-func (v *verifier) verify(name string, chain []*x509.Certificate, fetched []*x509.Certificate) []*Fault {
-	if len(chain) == 0 {
+// weak, no wildcard over a public suffix, must-staple, and never this gateway's own CA, which the machine may well trust.
+func (v *verifier) verify(p presented) []*Fault {
+	if len(p.chain) == 0 {
 		return []*Fault{{Kind: FaultMalformed, Detail: "the server sent no certificate"}}
 	}
-	leaf := chain[0]
-	if f := v.notOurs(chain); f != nil {
+	leaf := p.chain[0]
+	if f := v.notOurs(p.chain); f != nil {
 		return []*Fault{f}
 	}
 	var faults []*Fault
@@ -70,15 +79,21 @@ func (v *verifier) verify(name string, chain []*x509.Certificate, fetched []*x50
 			faults = append(faults, f)
 		}
 	}
-	add(v.paths(leaf, append(slices.Clone(chain[1:]), fetched...)))
-	now := v.now()
-	if err := within(leaf, now); err != nil {
-		add(err)
-		// The rest is judged at a moment when the leaf was valid.
-		at := leaf.NotAfter.Add(-time.Second)
-		add((&verifier{roots: v.roots, ca: v.ca, now: func() time.Time { return at }}).paths(leaf, chain[1:]))
+	now, others := v.now(), append(slices.Clone(p.chain[1:]), p.fetched...)
+	path, fault := v.paths(leaf, others, now)
+	add(fault)
+	if late := within(leaf, now); late != nil {
+		add(late)
+		// The rest is judged as if the leaf were valid. Its signature is over the bytes, which stay as they are.
+		valid := *leaf
+		valid.NotBefore, valid.NotAfter = now.Add(-time.Second), now.Add(time.Second)
+		path, fault = v.paths(&valid, others, now)
+		add(fault)
 	}
-	add(checkName(leaf, name))
+	add(checkName(leaf, p.name))
+	if len(path) > 1 && !p.resumed {
+		add(staple(leaf, path[1], p.staple, now))
+	}
 	return faults
 }
 
@@ -95,26 +110,26 @@ func (v *verifier) notOurs(chain []*x509.Certificate) *Fault {
 	return nil
 }
 
-// paths returns a fault unless there is a path from leaf to a trusted root that holds.
-func (v *verifier) paths(leaf *x509.Certificate, others []*x509.Certificate) *Fault {
+// paths returns a path from leaf to a trusted root that holds at the moment given, or the fault that there is none.
+func (v *verifier) paths(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) ([]*x509.Certificate, *Fault) {
 	pool := x509.NewCertPool()
 	for _, c := range others {
 		pool.AddCert(c)
 	}
 	found, err := leaf.Verify(x509.VerifyOptions{
-		Roots: v.roots, Intermediates: pool, CurrentTime: v.now(),
+		Roots: v.roots, Intermediates: pool, CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
-		return v.explain(leaf, others, err)
+		return nil, explain(leaf, others, now, err)
 	}
 	var fault *Fault
 	for _, path := range found {
 		if fault = v.path(path); fault == nil {
-			return nil
+			return path, nil
 		}
 	}
-	return fault
+	return nil, fault
 }
 
 // path judges one path that crypto/x509 found good.
@@ -201,6 +216,11 @@ func checkName(leaf *x509.Certificate, name string) *Fault {
 // wrongName says which names a certificate is for, a few of them.
 func wrongName(leaf *x509.Certificate, name string) string {
 	names := slices.Clone(leaf.DNSNames)
+	if net.ParseIP(name) != nil { // it may be there as the wrong kind of name
+		for n := range names {
+			names[n] = "the DNS name " + names[n]
+		}
+	}
 	for _, ip := range leaf.IPAddresses {
 		names = append(names, ip.String())
 	}
@@ -223,10 +243,10 @@ func wrongName(leaf *x509.Certificate, name string) string {
 
 // explain turns the error of crypto/x509 into a fault. Where no path was found the chain is looked over for the reason,
 // as the library then says no more than that the authority is unknown.
-func (v *verifier) explain(leaf *x509.Certificate, others []*x509.Certificate, err error) *Fault {
+func explain(leaf *x509.Certificate, others []*x509.Certificate, now time.Time, err error) *Fault {
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) {
-		return v.invalid(invalid)
+		return invalidFault(invalid, now)
 	}
 	var critical x509.UnhandledCriticalExtension
 	if errors.As(err, &critical) {
@@ -248,7 +268,7 @@ func (v *verifier) explain(leaf *x509.Certificate, others []*x509.Certificate, e
 			if e := leaf.CheckSignatureFrom(c); e != nil {
 				return &Fault{Kind: FaultUntrusted, Detail: fmt.Sprintf("the certificate of %s is not validly signed by %s: %s", subject(leaf), subject(c), clean(e.Error())), Err: err}
 			}
-			if f := within(c, v.now()); f != nil {
+			if f := within(c, now); f != nil {
 				return f
 			}
 		}
@@ -256,12 +276,12 @@ func (v *verifier) explain(leaf *x509.Certificate, others []*x509.Certificate, e
 	return &Fault{Kind: FaultUntrusted, Detail: fmt.Sprintf("no trusted authority stands behind the certificate of %s, issued by %s", subject(leaf), clean(leaf.Issuer.String())), Err: err}
 }
 
-// invalid turns an x509.CertificateInvalidError into a fault.
-func (v *verifier) invalid(e x509.CertificateInvalidError) *Fault {
+// invalidFault turns an x509.CertificateInvalidError into a fault.
+func invalidFault(e x509.CertificateInvalidError, now time.Time) *Fault {
 	f := &Fault{Kind: FaultUntrusted, Err: e, Detail: fmt.Sprintf("the certificate of %s cannot be accepted: %s", subject(e.Cert), clean(e.Error()))}
 	switch e.Reason {
 	case x509.Expired:
-		if w := within(e.Cert, v.now()); w != nil {
+		if w := within(e.Cert, now); w != nil {
 			w.Err = e
 			return w
 		}

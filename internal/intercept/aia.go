@@ -1,0 +1,225 @@
+package intercept
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"lazaret/internal/egress"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/sync/singleflight"
+)
+
+// The bounds of fetching a missing intermediate certificate.
+const (
+	aiaTimeout  = 5 * time.Second
+	aiaSize     = 64 << 10
+	aiaDepth    = 3   // certificates fetched for one chain
+	aiaURLs     = 2   // places tried for one of them
+	aiaAtOnce   = 16  // fetches under way
+	aiaEntries  = 512 // places remembered
+	aiaGood     = 24 * time.Hour
+	aiaBad      = 5 * time.Minute
+	aiaMaxCerts = 8 // in one file
+)
+
+// issuers fetches the certificates of issuers that an origin should have sent, from where its certificate says (RFC 5280,
+// 4.2.2.1, caIssuers). What comes is not trusted by that: it only fills a gap in a path that has to hold.
+type issuers struct {
+	client *http.Client
+	cache  *lru[string, []*x509.Certificate]
+	now    func() time.Time
+	flight singleflight.Group
+	places chan struct{}
+}
+
+// newIssuers returns a fetcher that dials with d, so that it reaches no address that d forbids.
+func newIssuers(d *egress.Dialer, now func() time.Time) *issuers {
+	tr := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10, ResponseHeaderTimeout: aiaTimeout}
+	tr.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return d.Dial(ctx, addr) }
+	if parent := d.ParentURL(); parent != nil {
+		parent.Scheme = "http" // DialParent has made the parent's TLS already
+		tr.Proxy = http.ProxyURL(parent)
+		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			origin, _ := ctx.Value(aiaOrigin{}).(string)
+			return d.DialParent(ctx, origin)
+		}
+	}
+	return &issuers{
+		client: &http.Client{
+			Transport: tr,
+			// An authority serves its certificate where it says; a redirection would lead anywhere.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		cache: newLRU[string, []*x509.Certificate](aiaEntries, now), now: now, places: make(chan struct{}, aiaAtOnce),
+	}
+}
+
+// aiaOrigin is the key of the context value that says which host:port a fetch through a parent proxy is for.
+type aiaOrigin struct{}
+
+// complete returns certificates that continue the chain where the next issuer is missing; those that it returns are in
+// addition to have, which are the ones that are there. It returns nothing where nothing can be found.
+func (f *issuers) complete(ctx context.Context, leaf *x509.Certificate, have []*x509.Certificate) ([]*x509.Certificate, error) {
+	tip := leaf
+	for range len(have) + 1 {
+		next := issuerOf(tip, have)
+		if next == nil {
+			break
+		}
+		tip = next
+	}
+	if selfIssued(tip) {
+		return nil, nil
+	}
+	var errs []error
+	for n, place := range tip.IssuingCertificateURL {
+		if n >= aiaURLs {
+			break
+		}
+		certs, err := f.get(ctx, place)
+		if err == nil && len(certs) > 0 {
+			return certs, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// issuerOf returns the certificate that signed c, of those given.
+func issuerOf(c *x509.Certificate, of []*x509.Certificate) *x509.Certificate {
+	for _, o := range of {
+		if o != c && string(o.RawSubject) == string(c.RawIssuer) && c.CheckSignatureFrom(o) == nil && !selfIssued(c) {
+			return o
+		}
+	}
+	return nil
+}
+
+// get returns the certificates at a place, from memory where it was asked before. A place that had none is not asked again
+// for a while, and then the result is empty.
+func (f *issuers) get(ctx context.Context, place string) ([]*x509.Certificate, error) {
+	if certs, ok := f.cache.get(place); ok {
+		return certs, nil
+	}
+	ch := f.flight.DoChan(place, func() (any, error) {
+		// Not the asker's context: others wait for the same.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), aiaTimeout)
+		defer cancel()
+		certs, err := f.fetch(ctx, place)
+		if err != nil {
+			f.cache.put(place, nil, f.now().Add(aiaBad))
+			return nil, fmt.Errorf("fetching an intermediate certificate from %q: %w", clean(place), err)
+		}
+		f.cache.put(place, certs, f.now().Add(aiaGood))
+		return certs, nil
+	})
+	select {
+	case r := <-ch:
+		certs, _ := r.Val.([]*x509.Certificate)
+		return certs, r.Err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (f *issuers) fetch(ctx context.Context, place string) ([]*x509.Certificate, error) {
+	select {
+	case f.places <- struct{}{}:
+		defer func() { <-f.places }()
+	default:
+		return nil, errors.New("too many are being fetched at the moment")
+	}
+	u, err := url.Parse(place)
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil {
+		return nil, errors.New("not a plain http URL")
+	}
+	port := u.Port()
+	if port == "" {
+		port = "80"
+	}
+	if n, err := strconv.Atoi(port); err != nil || (n != 80 && n < 1024) {
+		return nil, fmt.Errorf("port %s is another service's", port)
+	}
+	ctx = context.WithValue(ctx, aiaOrigin{}, net.JoinHostPort(u.Hostname(), port))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "lazaret")
+	resp, err := f.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the answer was %q", resp.Status)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, aiaSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > aiaSize {
+		return nil, fmt.Errorf("it is larger than %d bytes", aiaSize)
+	}
+	return parseIssuers(b)
+}
+
+// parseIssuers reads what RFC 5280, 4.2.2.1 lets a caIssuers URL lead to: a certificate in DER, or a certs-only PKCS#7
+// message; and PEM, which some serve.
+func parseIssuers(b []byte) ([]*x509.Certificate, error) {
+	if strings.HasPrefix(strings.TrimSpace(string(b[:min(len(b), 64)])), "-----BEGIN") {
+		return parsePEMCerts(b)
+	}
+	if c, err := x509.ParseCertificate(b); err == nil {
+		return []*x509.Certificate{c}, nil
+	}
+	return parsePKCS7(b)
+}
+
+var oidSignedData = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 2}
+
+// parsePKCS7 reads the certificates of a degenerate SignedData (RFC 5652, 5.1).
+func parsePKCS7(b []byte) ([]*x509.Certificate, error) {
+	errBad := errors.New("neither a certificate nor a certs-only PKCS#7 message")
+	var (
+		info, content, signed, certs, skip cryptobyte.String
+		oid                                asn1.ObjectIdentifier
+		version                            int
+	)
+	explicit0 := cbasn1.Tag(0).Constructed().ContextSpecific()
+	s := cryptobyte.String(b)
+	if !s.ReadASN1(&info, cbasn1.SEQUENCE) || !info.ReadASN1ObjectIdentifier(&oid) || !oid.Equal(oidSignedData) ||
+		!info.ReadASN1(&content, explicit0) || !content.ReadASN1(&signed, cbasn1.SEQUENCE) ||
+		!signed.ReadASN1Integer(&version) || !signed.ReadASN1(&skip, cbasn1.SET) || !signed.ReadASN1(&skip, cbasn1.SEQUENCE) ||
+		!signed.ReadASN1(&certs, explicit0) {
+		return nil, errBad
+	}
+	var out []*x509.Certificate
+	for !certs.Empty() && len(out) < aiaMaxCerts {
+		var der cryptobyte.String
+		if !certs.ReadASN1Element(&der, cbasn1.SEQUENCE) {
+			return nil, errBad
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d in a PKCS#7 message: %w", len(out)+1, err)
+		}
+		out = append(out, c)
+	}
+	if len(out) == 0 {
+		return nil, errBad
+	}
+	return out, nil
+}
