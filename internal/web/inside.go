@@ -109,6 +109,10 @@ func (s *Server) serveInside(w http.ResponseWriter, r *http.Request) {
 		x.faulty(f)
 		return
 	}
+	if r.Method == http.MethodConnect {
+		x.refuse(notice.NotSupported, "CONNECT inside a connection that was opened", "")
+		return
+	}
 	if fault := x.wrongHost(); fault != "" {
 		x.refuse(notice.Mismatch, fault, fmt.Sprintf("host %q in a connection to %v", r.Host, x.c.to))
 		return
@@ -116,8 +120,6 @@ func (s *Server) serveInside(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case looped(r.Header, s.pseudonym):
 		x.refuse(notice.Loop, "the request had been here before", "Via: "+strings.Join(r.Header["Via"], ", "))
-	case r.Method == http.MethodConnect:
-		x.refuse(notice.NotSupported, "CONNECT inside a connection that was opened", "")
 	case !x.maxForwards():
 		x.origin = x.c.pinned
 		x.forward()
@@ -127,6 +129,9 @@ func (s *Server) serveInside(w http.ResponseWriter, r *http.Request) {
 // wrongHost says what is wrong where a request inside a connection is for another host than the connection (domain
 // fronting; RFC 9110, 7.4), "" where nothing is.
 func (x *exchange) wrongHost() string {
+	if x.r.ProtoMajor >= 2 && x.r.URL.Host != "" {
+		return "the request's path is a URL (RFC 9113, 8.3.1)"
+	}
 	if x.r.URL.Host != "" && !strings.EqualFold(x.r.URL.Scheme, x.c.scheme) {
 		return "the request's scheme is not the connection's"
 	}
