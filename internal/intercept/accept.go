@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 )
@@ -91,10 +92,14 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return i.answer(ctx, s, h, name, nil)
 	}
 	// The name of redirected traffic, or behind an address, is known only now.
-	if s.Decision = i.Decide(ctx, s.Target); s.Mode == Tunnel {
-		return i.tunnel(ctx, s)
-	} else if s.Mode != Inspect {
+	switch s.Decision = i.Decide(ctx, s.Target); s.Mode {
+	case Refuse:
 		return nil
+	case Tunnel:
+		if i.proven(ctx, s.Target, name) {
+			return i.tunnel(ctx, s)
+		}
+		s.Decision = Decision{Inspect, s.Reason + ", but the origin does not prove that name"}
 	}
 	protos, ok := offered(h.alpn)
 	if !ok {
@@ -156,6 +161,35 @@ func (i *Interceptor) settle(ctx context.Context, s *Session, o *origin) error {
 	return nil
 }
 
+// proven says whether an address may be tunnelled to because of a name that only the client has given: the origin there
+// has to show a certificate for it. Otherwise anything could be passed through under a listed name. The answer is
+// remembered for a while.
+func (i *Interceptor) proven(ctx context.Context, t Target, name string) bool {
+	_, err := netip.ParseAddr(name)
+	if err == nil || !i.cfg.VerifyTunnels {
+		return true
+	}
+	key := name + " " + t.Addr.String()
+	if ok, known := i.proofs.get(key); known {
+		return ok
+	}
+	o := &origin{i: i, target: t, name: name, protos: protocols}
+	raw, err := o.dial(ctx)
+	if err != nil {
+		return true // there is nothing to pass through, and the tunnel will say so
+	}
+	c, err := o.handshake(ctx, raw, nil)
+	ok := err == nil || errors.Is(err, errClientCertificate)
+	if err == nil {
+		_ = c.Close()
+	} else if !ok {
+		i.log.Warn("a connection is not tunnelled: the origin does not prove the name that is on a tunnel list",
+			"host", name, "address", t.Addr, "client", t.Client, "error", err)
+	}
+	i.proofs.put(key, ok, i.now().Add(proofLife))
+	return ok
+}
+
 // faulty answers the client in order to tell it what is wrong with the origin.
 func (i *Interceptor) faulty(ctx context.Context, s *Session, h *clientHello, name string, err error) error {
 	if err := s.fail(err); err != nil {
@@ -171,7 +205,7 @@ func (i *Interceptor) clientCertificate(ctx context.Context, s *Session, h *clie
 			Kind: FaultNotAllowed, Detail: "the server asks for a client certificate, and this gateway is set not to let that pass",
 		})
 	}
-	i.learn(ctx, o)
+	i.learn(o)
 	s.Decision = Decision{Tunnel, errClientCertificate.Error()}
 	return i.tunnel(ctx, s)
 }
@@ -239,6 +273,9 @@ func (i *Interceptor) answer(ctx context.Context, s *Session, h *clientHello, na
 		}
 	} else if protos, ok := offered(h.alpn); ok {
 		conf.NextProtos = protos
+		if slices.Contains(protos, "http/1.1") {
+			conf.NextProtos = []string{"http/1.1"} // a page and its end are simplest there
+		}
 	}
 	conf.GetConfigForClient = func(chi *tls.ClientHelloInfo) (*tls.Config, error) {
 		// Two readings of one ClientHello must not differ: what was decided holds for the name that was read first.

@@ -15,6 +15,7 @@ type Config struct {
 	Tunnel             []string       `toml:"tunnel" doc:"what is passed through unopened and unscanned: a host (\"bank.example\"), a domain and all below it (\".bank.example\"), only what is below it (\"*.bank.example\"), an address or a network (\"192.0.2.0/24\") of destinations"`
 	TunnelFile         string         `toml:"tunnel_file" doc:"a file with more entries of that kind, one a line, # for comments; read again when it changes"`
 	TunnelClients      []string       `toml:"tunnel_clients" doc:"networks of clients whose connections are passed through unopened and unscanned"`
+	VerifyTunnels      bool           `toml:"verify_tunnels" doc:"before redirected traffic is passed through because of the name that the client gave, the origin has to show a valid certificate for that name; switch it off for services with authorities of their own, or list their networks"`
 	MinVersion         string         `toml:"min_version" doc:"the lowest TLS version on both sides, \"1.2\" or \"1.3\""`
 	FetchIntermediates bool           `toml:"fetch_intermediates" doc:"fetch intermediate certificates that an origin forgot to send, from where its certificate says"`
 	ClientCertificates string         `toml:"client_certificates" doc:"what happens where an origin asks for a client certificate, which only the browser has: \"tunnel\" passes the connection through unopened and remembers the host, \"anonymous\" answers that there is none and scans on, \"refuse\" shows a page"`
@@ -60,6 +61,7 @@ func Default() Config {
 		Sessions:           10_000,
 		MirrorVersion:      true,
 		FetchIntermediates: true,
+		VerifyTunnels:      true,
 	}
 }
 

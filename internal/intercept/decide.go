@@ -32,8 +32,8 @@ func (i *Interceptor) Decide(_ context.Context, t Target) Decision {
 			return Decision{Tunnel, l.name + ": the network of " + addr.String()}
 		}
 	}
-	if until, ok := i.learned.get(learnedKey(host, t)); ok {
-		return Decision{Tunnel, "learned: asked for a client certificate; remembered until " + date(until)}
+	if e, ok := i.learned.hosts.get(learnedKey(host, t)); ok {
+		return Decision{Tunnel, "learned: " + e.Reason + "; remembered until " + date(e.Until)}
 	}
 	return Decision{Inspect, "nothing says otherwise"}
 }

@@ -1,7 +1,6 @@
 package intercept
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"errors"
@@ -15,8 +14,12 @@ import (
 	"github.com/gaissmai/bart"
 )
 
-// maxLearned bounds the hosts that are remembered.
-const maxLearned = 10_000
+// maxLearned bounds the hosts that are remembered, and maxProofs the addresses that have proven a tunnelled name.
+const (
+	maxLearned = 10_000
+	maxProofs  = 4096
+	proofLife  = 10 * time.Minute
+)
 
 // Options are what an Interceptor is given besides its settings.
 type Options struct {
@@ -38,9 +41,10 @@ type Interceptor struct {
 	list     *hostList
 	file     *listFile
 	clients  *bart.Lite
-	learned  *lru[string, time.Time]
+	learned  *learnedHosts
 	sessions *sessions
 	issuers  *issuers
+	proofs   *lru[string, bool]
 	counts   counters
 }
 
@@ -62,7 +66,7 @@ type Stats struct {
 func (i *Interceptor) Stats() Stats {
 	return Stats{
 		Minted: i.counts.minted.Load(), Certificates: i.leaves.cache.size(), Exceptions: i.counts.exceptions.Load(),
-		Resumed: i.counts.resumed.Load(), Sessions: i.sessions.store.size(), Learned: i.learned.size(),
+		Resumed: i.counts.resumed.Load(), Sessions: i.sessions.store.size(), Learned: i.learned.hosts.size(),
 	}
 }
 
@@ -106,7 +110,8 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 		return nil, err
 	}
 	i.issuers = newIssuers(d, i.now)
-	i.learned = newLRU[string, time.Time](maxLearned, i.now)
+	i.proofs = newLRU[string, bool](maxProofs, i.now)
+	i.learned = newLearnedHosts(opt.StateDir, i.log, i.now)
 	return i, nil
 }
 
@@ -135,9 +140,12 @@ func (i *Interceptor) lists() []namedList {
 }
 
 // learn remembers that an origin asks for client certificates.
-func (i *Interceptor) learn(_ context.Context, o *origin) {
-	until := i.now().Add(i.cfg.Learned.Std())
-	key := learnedKey(o.name, o.target)
-	i.learned.put(key, until, until)
-	i.log.Info("an origin asks for a client certificate: its connections are passed through unopened", "host", key, "until", until.Format(time.RFC3339))
+func (i *Interceptor) learn(o *origin) {
+	e := Learned{
+		Host: learnedKey(o.name, o.target), Reason: errClientCertificate.Error(),
+		Until: i.now().Add(i.cfg.Learned.Std()).Truncate(time.Second),
+	}
+	i.learned.add(e)
+	i.log.Info("an origin asks for a client certificate: its connections are passed through unopened",
+		"host", e.Host, "until", e.Until.Format(time.RFC3339))
 }

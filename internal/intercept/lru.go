@@ -58,6 +58,30 @@ func (c *lru[K, V]) put(key K, value V, until time.Time) {
 	c.items[key] = c.order.PushFront(&lruEntry[K, V]{key, value, until})
 }
 
+// drop removes key and says whether it was there.
+func (c *lru[K, V]) drop(key K) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	el, ok := c.items[key]
+	if ok {
+		c.remove(el)
+	}
+	return ok
+}
+
+// values returns what has not expired, in no order.
+func (c *lru[K, V]) values() []V {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]V, 0, len(c.items))
+	for _, el := range c.items {
+		if e := el.Value.(*lruEntry[K, V]); c.now().Before(e.until) {
+			out = append(out, e.value)
+		}
+	}
+	return out
+}
+
 // size returns the number of entries, expired ones included that nobody asked for.
 func (c *lru[K, V]) size() int {
 	c.mu.Lock()
