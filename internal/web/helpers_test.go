@@ -447,3 +447,9 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// mustPath returns a URL of that path.
+func mustPath(p string) *url.URL { return &url.URL{Path: p} }
+
+// eicarText returns the test virus.
+func eicarText() string { return string(scan.EICAR()) }

@@ -1,9 +1,9 @@
 package web
 
 import (
-	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -58,14 +58,11 @@ func (w *sliceWriter) Write(p []byte) (int, error) {
 
 // wholeRange says whether a 206 holds the whole object, "bytes 0-99/100" (RFC 9110, 14.4).
 func wholeRange(resp *http.Response) bool {
-	var first, last, size int64
-	v := strings.ToLower(resp.Header.Get("Content-Range"))
-	if n, err := fmt.Sscanf(v, "bytes %d-%d/%d", &first, &last, &size); n != 3 || err != nil {
+	rest, ok := strings.CutPrefix(strings.ToLower(resp.Header.Get("Content-Range")), "bytes 0-")
+	last, size, found := strings.Cut(rest, "/")
+	n, err := strconv.ParseUint(size, 10, 62)
+	if !ok || !found || err != nil || n == 0 || last != strconv.FormatUint(n-1, 10) {
 		return false
 	}
-	if v != fmt.Sprintf("bytes %d-%d/%d", first, last, size) {
-		return false
-	}
-	return first == 0 && last == size-1 && (resp.ContentLength < 0 || resp.ContentLength == size) &&
-		!strings.HasPrefix(mediaType(resp.Header), "multipart/byteranges")
+	return (resp.ContentLength < 0 || resp.ContentLength == int64(n)) && !strings.HasPrefix(mediaType(resp.Header), "multipart/byteranges")
 }

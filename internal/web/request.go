@@ -35,6 +35,9 @@ func (x *exchange) forward() {
 	call := &call{exchange: x, cancel: cancel, upgrade: upgradeWanted(x.r)}
 	if grpc(x.r) {
 		call.stream = true
+		f := x.facts
+		f.Direction, f.Type = policy.Upload, mediaType(x.r.Header)
+		x.s.opt.Gate.Exempt(f, "gRPC")
 	} else {
 		body, ok := x.takeUpload()
 		if !ok {
@@ -53,7 +56,7 @@ type call struct {
 	*exchange
 	cancel  context.CancelCauseFunc
 	upload  *scan.Object // nil: none, or streamed
-	stream  bool         // the content goes on as it comes, both ways
+	stream  bool         // the request's content goes on as it comes
 	upgrade string       // the protocol that the client wants to switch to
 	marked  bool         // a condition of the request named a validator that we had marked
 }

@@ -47,10 +47,7 @@ func (c *call) answer(ctx context.Context, resp *http.Response) {
 		c.bodiless(resp, codings)
 		return
 	}
-	if why := endless(c.r, resp); why != "" || c.stream {
-		if why == "" {
-			why = "gRPC"
-		}
+	if why := endless(c.r, resp); why != "" {
 		c.streamed(ctx, resp, why)
 		return
 	}

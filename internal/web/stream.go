@@ -6,8 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-
-	"lazaret/internal/policy"
 )
 
 // grpc says whether a request is a gRPC call, whose two sides talk at the same time.
@@ -36,11 +34,6 @@ func endless(r *http.Request, resp *http.Response) string {
 // streamed passes an answer on as it comes, and records it as an exception with its reason.
 func (c *call) streamed(ctx context.Context, resp *http.Response, why string) {
 	c.s.opt.Gate.Exempt(c.facts, why)
-	if c.stream {
-		f := c.facts
-		f.Direction = policy.Upload
-		c.s.opt.Gate.Exempt(f, why)
-	}
 	h := resp.Header
 	delete(h, "Content-Length")
 	h.Set("X-Content-Type-Options", "nosniff") // it is what it says, or nothing

@@ -1,0 +1,250 @@
+package web
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"lazaret/internal/audit"
+	"lazaret/internal/notice"
+	"lazaret/internal/policy"
+)
+
+func exempted(why string) func(audit.Record) bool {
+	return func(x audit.Record) bool { return x.Event == audit.Exempt && strings.Contains(x.Detail, why) }
+}
+
+func TestEventsArriveAsTheyAreSent(t *testing.T) {
+	for _, typ := range []string{"text/event-stream", "text/event-stream; charset=utf-8", "multipart/x-mixed-replace; boundary=b"} {
+		r := newRig(t)
+		next := make(chan string)
+		h := func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", typ)
+			_ = http.NewResponseController(w).Flush()
+			for s := range next {
+				_, _ = io.WriteString(w, s)
+				_ = http.NewResponseController(w).Flush()
+			}
+		}
+		for _, u := range []string{r.origin(h).URL, r.tlsOrigin(h).URL} {
+			next = make(chan string)
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, u, nil)
+			resp, err := r.client().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			br := bufio.NewReader(resp.Body)
+			for i := range 5 {
+				event := fmt.Sprintf("data: %d\n", i)
+				next <- event // the next one is sent only when this one has arrived
+				if got, err := br.ReadString('\n'); err != nil || got != event {
+					t.Fatalf("%s: event %d is %q, %v", typ, i, got, err)
+				}
+			}
+			close(next)
+			if rest, err := io.ReadAll(br); err != nil || len(rest) > 0 {
+				t.Errorf("the end: %q, %v", rest, err)
+			}
+			resp.Body.Close()
+		}
+		why, _, _ := strings.Cut(typ, ";")
+		r.audit.wait(t, "the stream", exempted(map[string]string{"text/event-stream": "event stream"}[why]))
+	}
+}
+
+func TestStreamThatHasAnEndIsHeld(t *testing.T) {
+	r := newRig(t)
+	o := r.origin(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		if req.URL.Path == "/attachment" {
+			w.Header().Set("Content-Disposition", "attachment; filename=x.com")
+			_ = http.NewResponseController(w).Flush()
+		}
+		virusOrigin(w, &http.Request{URL: mustPath("/eicar.com")})
+	})
+	for _, path := range []string{"/known-length", "/attachment"} {
+		resp, body := get(t, r.client(), o.URL+path)
+		wantPage(t, resp, body, 403, notice.Infected)
+	}
+}
+
+func TestStreamThatIsCutOffDoesNotEndProperly(t *testing.T) {
+	r := newRig(t)
+	addr := r.canned("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n8\r\ndata: 1\n\r\n")
+	c := r.dial().send("GET http://" + addr + "/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(c.br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(resp.Body); err == nil || string(b) != "data: 1\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestBothSidesOfGRPCTalk(t *testing.T) {
+	r := newRig(t)
+	o := r.tlsOrigin(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc+proto")
+		w.Header().Set("Trailer", "Grpc-Status")
+		_ = http.NewResponseController(w).Flush()
+		if req.Header.Get("Te") != "trailers" {
+			t.Errorf("TE: %q", req.Header["Te"])
+		}
+		br := bufio.NewReader(req.Body)
+		for {
+			line, err := br.ReadString('\n')
+			if err != nil {
+				break
+			}
+			_, _ = io.WriteString(w, "echo "+line)
+			_ = http.NewResponseController(w).Flush()
+		}
+		w.Header().Set("Grpc-Status", "0")
+	})
+	pr, pw := io.Pipe()
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, o.URL+"/svc/Method", pr)
+	req.Header.Set("Content-Type", "application/grpc+proto")
+	req.Header.Set("TE", "trailers")
+	resp, err := r.client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	br := bufio.NewReader(resp.Body)
+	for i := range 3 {
+		fmt.Fprintf(pw, "message %d\n", i)
+		if got, err := br.ReadString('\n'); err != nil || got != fmt.Sprintf("echo message %d\n", i) {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	pw.Close()
+	if _, err := io.ReadAll(br); err != nil || resp.Trailer.Get("Grpc-Status") != "0" {
+		t.Errorf("the end: %v, trailers %v", err, resp.Trailer)
+	}
+	r.audit.wait(t, "the answer", func(x audit.Record) bool { return exempted("gRPC")(x) && x.Facts.Direction == policy.Download })
+	r.audit.wait(t, "the request", func(x audit.Record) bool { return exempted("gRPC")(x) && x.Facts.Direction == policy.Upload })
+}
+
+func TestGRPCThatAnswersWithAFileIsHeld(t *testing.T) {
+	r := newRig(t)
+	o := r.tlsOrigin(virusOrigin)
+	resp, body := do(t, r.client(), "POST", o.URL+"/eicar.com", strings.NewReader("x"), "Content-Type", "application/grpc")
+	wantPage(t, resp, body, 403, notice.Infected)
+}
+
+// socketOrigin switches to WebSocket, by hand, and echoes bytes.
+func socketOrigin(w http.ResponseWriter, r *http.Request) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || !strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade") {
+		http.Error(w, "not an upgrade", http.StatusUpgradeRequired)
+		return
+	}
+	sum := sha1.Sum([]byte(r.Header.Get("Sec-Websocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	c, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\nhello",
+		base64.StdEncoding.EncodeToString(sum[:]))
+	_, _ = io.Copy(c, rw)
+}
+
+func TestWebSocketIsCarried(t *testing.T) {
+	r := newRig(t)
+	plain, secure := r.origin(socketOrigin), r.tlsOrigin(socketOrigin)
+	hostport := secure.Listener.Addr().String()
+	head := "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+	for name, c := range map[string]*rawConn{
+		"http":  r.dial().send("GET " + plain.URL + "/ws HTTP/1.1\r\nHost: x\r\n" + head + "early "),
+		"https": r.connect(hostport).send("GET /ws HTTP/1.1\r\nHost: " + hostport + "\r\n" + head + "early "),
+	} {
+		resp, err := http.ReadResponse(c.br, &http.Request{Method: http.MethodGet})
+		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != "websocket" ||
+			resp.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+			t.Fatalf("%s: %+v, %v", name, resp, err)
+		}
+		c.send("late")
+		want := "helloearly late"
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(c.br, got); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		c.Close()
+	}
+	for _, proto := range []string{"http", "https"} {
+		r.audit.wait(t, "the upgrade", func(x audit.Record) bool { return exempted("upgrade to websocket")(x) && x.Facts.Protocol == proto })
+	}
+}
+
+func TestUpgradesThatAreWaysAroundAreNotAskedFor(t *testing.T) {
+	r := newRig(t)
+	o := r.origin(func(w http.ResponseWriter, req *http.Request) {
+		fmt.Fprintf(w, "upgrade=%q", req.Header.Get("Upgrade"))
+	})
+	for _, protocol := range []string{"h2c", "HTTP/2.0", "TLS/1.2, HTTP/1.1", "websocket, h2c", "H2C"} {
+		c := r.dial().send("GET " + o.URL + "/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: " + protocol + "\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n")
+		if resp, body := c.response("GET"); resp.StatusCode != http.StatusOK || body != `upgrade=""` {
+			t.Errorf("%s: %s %q", protocol, resp.Status, body)
+		}
+	}
+}
+
+func TestRefusedUpgradeIsAnOrdinaryAnswer(t *testing.T) {
+	r := newRig(t)
+	addr := r.canned("HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: foo/2\r\nContent-Length: 2\r\n\r\nno")
+	c := r.dial().send("GET http://" + addr + "/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if resp, body := c.response("GET"); resp.StatusCode != http.StatusUpgradeRequired || body != "no" || resp.Header.Get("Upgrade") != "foo/2" {
+		t.Errorf("%s %v %q", resp.Status, resp.Header, body)
+	}
+	other := r.canned("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
+	resp, body := r.dial().send("GET http://" + other + "/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").response("GET")
+	wantPage(t, resp, body, 502, notice.OriginProtocol)
+}
+
+func TestSilentStreamsEnd(t *testing.T) {
+	r := newRig(t, func(p *plan) { p.web.StreamTimeout = short })
+	addr := r.rawOrigin(func(c net.Conn, br *bufio.Reader) {
+		req, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		if req.URL.Path == "/ws" {
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		} else {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+		}
+		_, _ = br.ReadByte()
+	})
+	for _, request := range []string{
+		"GET http://" + addr + "/events HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET http://" + addr + "/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+	} {
+		c := r.dial().send(request)
+		if _, err := http.ReadResponse(c.br, nil); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.Copy(io.Discard, c.br); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q goes on", request)
+		}
+	}
+}
+
+func TestGRPCWebRequestIsJudged(t *testing.T) {
+	r := newRig(t)
+	o := r.tlsOrigin(virusOrigin)
+	var b bytes.Buffer
+	b.Write([]byte(eicarText()))
+	resp, body := do(t, r.client(), "POST", o.URL+"/upload", &b, "Content-Type", "application/grpc-web")
+	wantPage(t, resp, body, 403, notice.Infected)
+}
