@@ -195,7 +195,8 @@ func earlier(a, b time.Time) time.Time {
 func mirrored(origin *x509.Certificate) (dns []string, ips []net.IP) {
 	size := 0
 	for _, n := range origin.DNSNames {
-		if _, err := canonicalHost(strings.TrimPrefix(n, "*.")); err != nil || n == "" {
+		base, wildcard := strings.CutPrefix(n, "*.")
+		if _, err := canonicalHost(base); err != nil || base == "" || (wildcard && !strings.Contains(base, ".")) {
 			continue
 		}
 		if size += len(n); len(dns) >= maxMirrored || size > maxMirroredSize {

@@ -1,0 +1,282 @@
+package intercept
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"software.sslmate.com/src/go-pkcs12"
+)
+
+func TestCAIsMadeOnceForItsOwnerAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state", "ca")
+	ca, created, err := LoadOrInitCA(dir)
+	if err != nil || !created {
+		t.Fatalf("created %v, error %v", created, err)
+	}
+	for path, want := range map[string]os.FileMode{dir: 0o700, filepath.Join(dir, "ca.key"): 0o600, filepath.Join(dir, "ca.pem"): 0o644} {
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s has mode %v, want %v (%v)", path, st.Mode().Perm(), want, err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("%d files are there, want the two (%v)", len(entries), err)
+	}
+	c := ca.Certificate()
+	if !c.IsCA || c.MaxPathLen != 0 || !c.MaxPathLenZero || c.KeyUsage != x509.KeyUsageCertSign|x509.KeyUsageCRLSign {
+		t.Errorf("basicConstraints or keyUsage are wrong: %v %v %v", c.IsCA, c.MaxPathLen, c.KeyUsage)
+	}
+	if k, ok := c.PublicKey.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
+		t.Errorf("key %T", c.PublicKey)
+	}
+	if years := time.Until(c.NotAfter).Hours() / 24 / 365.25; years < 9.9 || years > 10.1 {
+		t.Errorf("valid for %.2f years", years)
+	}
+	again, created, err := LoadOrInitCA(dir)
+	if err != nil || created || !again.Certificate().Equal(c) {
+		t.Errorf("the second start: created %v, the same %v, error %v", created, again.Certificate().Equal(c), err)
+	}
+	if _, err := InitCA(dir); !errors.Is(err, os.ErrExist) {
+		t.Errorf("InitCA over a CA: error %v", err)
+	}
+	other, err := InitCA(filepath.Join(t.TempDir(), "ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other.Certificate().Subject.String() == c.Subject.String() || other.Certificate().SerialNumber.Cmp(c.SerialNumber) == 0 {
+		t.Error("two CAs have one name or serial number")
+	}
+}
+
+func TestManyStartsMakeOneCA(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	var (
+		wg  sync.WaitGroup
+		mu  sync.Mutex
+		got = map[string]int{}
+	)
+	for range 8 {
+		wg.Go(func() {
+			ca, _, err := LoadOrInitCA(dir)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				got[Fingerprint(ca.Certificate())]++
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := LoadCA(dir); err != nil || len(got) > 1 {
+		t.Errorf("%d CAs were seen (%v), and at last: %v", len(got), got, err)
+	}
+}
+
+func TestCAThatCannotBeUsedSaysWhatToDo(t *testing.T) {
+	expired := newRoot(t, func(c *x509.Certificate) {
+		c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	})
+	leaf := newRoot(t, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature })
+	foreign := newRoot(t)
+	put := func(a *authority) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			t.Helper()
+			key, err := x509.MarshalPKCS8PrivateKey(a.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, filepath.Join(dir, "ca.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+			writeFile(t, filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
+		}
+	}
+	for _, tc := range []struct {
+		what, want string
+		spoil      func(t *testing.T, dir string)
+	}{
+		{"key readable by the group", "chmod 600", func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "ca.key"), 0o640) }},
+		{"key readable by all", "chmod 600", func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "ca.key"), 0o604) }},
+		{"no key", "belong together", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "ca.key")) }},
+		{"no certificate", "belong together", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "ca.pem")) }},
+		{"empty key", "no PEM private key", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, "ca.key"), nil) }},
+		{"broken key", "cannot be read", func(t *testing.T, dir string) {
+			writeFile(t, filepath.Join(dir, "ca.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")}))
+		}},
+		{"empty certificate", "no PEM certificate", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, "ca.pem"), nil) }},
+		{"another's certificate", "not the key of", func(t *testing.T, dir string) {
+			writeFile(t, filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: foreign.cert.Raw}))
+		}},
+		{"a leaf", "not a CA's", put(leaf)},
+		{"expired", "ca rotate", put(expired)},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "ca")
+			if _, err := InitCA(dir); err != nil {
+				t.Fatal(err)
+			}
+			tc.spoil(t, dir)
+			before := filesIn(t, dir)
+			_, created, err := LoadOrInitCA(dir)
+			if err == nil || created || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("created %v, error %v; want one with %q", created, err, tc.want)
+			} else if strings.Contains(err.Error(), "secret") {
+				t.Error("the error repeats the key's contents")
+			}
+			if filesIn(t, dir) != before {
+				t.Error("the files were changed")
+			}
+		})
+	}
+}
+
+func writeFile(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func chmod(t *testing.T, path string, mode os.FileMode) {
+	t.Helper()
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func filesIn(t *testing.T, dir string) string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, p := range paths {
+		b, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.WriteString(p + string(b))
+	}
+	return all.String()
+}
+
+func TestCAIsExported(t *testing.T) {
+	dir := t.TempDir()
+	ca, err := InitCA(filepath.Join(dir, "ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := ca.Certificate()
+	if b, _ := pem.Decode(ca.PEM()); b == nil || !bytes.Equal(b.Bytes, want.Raw) || !bytes.Equal(ca.DER(), want.Raw) {
+		t.Error("PEM or DER is another certificate")
+	}
+	store, err := ca.TrustStore("changeit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if certs, err := pkcs12.DecodeTrustStore(store, "changeit"); err != nil || len(certs) != 1 || !certs[0].Equal(want) {
+		t.Errorf("trust store: %d certificates, %v", len(certs), err)
+	}
+	if _, _, err := pkcs12.Decode(store, "changeit"); err == nil {
+		t.Error("the trust store has a key in it")
+	}
+	if _, err := ca.PKCS12("short"); err == nil {
+		t.Error("the key was exported under a short password")
+	}
+	both, err := ca.PKCS12("long enough")
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "ca.p12"), both)
+	out, err := exec.CommandContext(t.Context(), "openssl", "pkcs12", "-in", filepath.Join(dir, "ca.p12"), "-passin", "pass:long enough", "-nodes").CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("PRIVATE KEY")) || !bytes.Contains(out, []byte("BEGIN CERTIFICATE")) {
+		t.Errorf("openssl pkcs12: %v\n%s", err, out)
+	}
+	out, err = exec.CommandContext(t.Context(), "openssl", "x509", "-in", filepath.Join(dir, "ca", "ca.pem"), "-noout", "-fingerprint", "-sha256").Output()
+	if err != nil || !strings.Contains(string(out), Fingerprint(want)) {
+		t.Errorf("our fingerprint is %s, openssl says %s (%v)", Fingerprint(want), out, err)
+	}
+}
+
+func TestRotatedCAIsTrustedBesideTheNewOne(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	first, err := InitCA(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := []*x509.Certificate{first.Certificate()}
+	var last *CA
+	for range 3 {
+		if last, err = RotateCA(dir); err != nil {
+			t.Fatal(err)
+		}
+		seen = append(seen, last.Certificate())
+	}
+	trusted := last.Trusted()
+	if len(trusted) != 4 || !trusted[0].Equal(last.Certificate()) {
+		t.Fatalf("%d certificates are trusted", len(trusted))
+	}
+	for n, c := range seen {
+		if !last.isOurs(c) {
+			t.Errorf("CA number %d is not known as ours: an origin might use it", n+1)
+		}
+		for _, d := range seen[n+1:] {
+			if c.Equal(d) {
+				t.Error("a rotation made the same CA")
+			}
+		}
+	}
+	if st, err := os.Stat(filepath.Join(dir, "ca.key")); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the new key has mode %v (%v)", st.Mode(), err)
+	}
+}
+
+func TestCABelowAnEnterpriseRootIsSentWithItsChain(t *testing.T) {
+	root := newRoot(t)
+	sub := root.child(t, "Enterprise Sub CA", func(c *x509.Certificate) { c.MaxPathLenZero = true })
+	key, err := x509.MarshalECPrivateKey(sub.key.(*ecdsa.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := parseCA(
+		append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: sub.cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.cert.Raw})...),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := newLeaves(ca, 16, time.Now, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := l.get(t.Context(), "site.example", nil, ecdsaLeaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, inter := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(root.cert)
+	for _, der := range leaf.Certificate[1:] {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inter.AddCert(c)
+	}
+	if _, err := leaf.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, DNSName: "site.example"}); err != nil {
+		t.Errorf("a client that trusts the enterprise's root does not accept the leaf: %v", err)
+	}
+}
