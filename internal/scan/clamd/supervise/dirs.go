@@ -7,6 +7,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -135,7 +136,7 @@ func prepare(dir string, a *account) (dirs, error) {
 	}
 	d := dirs{lock: lock, root: dir}
 	if !a.reaches(dir) || len(d.socket()) > longestSocket {
-		if d.root, err = os.MkdirTemp("", "lazaret-clamd-"); err != nil {
+		if d.root, err = elsewhere(filepath.Join(dir, "elsewhere")); err != nil {
 			return dirs{}, errors.Join(fmt.Errorf("temporary directory for clamd: %w", err), lock.Close())
 		}
 		d.temporary = true
@@ -144,6 +145,25 @@ func prepare(dir string, a *account) (dirs, error) {
 		return dirs{}, errors.Join(err, d.release())
 	}
 	return d, nil
+}
+
+// elsewhere makes a temporary directory. note is a file of ours that names it, so that the one of a run which was killed is
+// removed by the next.
+func elsewhere(note string) (string, error) {
+	prefix := filepath.Join(os.TempDir(), "lazaret-clamd-")
+	if old, err := os.ReadFile(note); err == nil && strings.HasPrefix(string(old), prefix) && filepath.Clean(string(old)) == string(old) {
+		if err := os.RemoveAll(string(old)); err != nil { //nolint:gosec // the note is ours, in a directory for us alone
+			return "", err
+		}
+	}
+	root, err := os.MkdirTemp("", filepath.Base(prefix))
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(note, []byte(root), 0o600); err != nil {
+		return "", errors.Join(err, os.RemoveAll(root))
+	}
+	return root, nil
 }
 
 // fill empties what an earlier clamd left, and gives the directories to a.

@@ -379,6 +379,16 @@ func superviseUntilKilled(conf string) int {
 
 func TestClamdEndsWithUs(t *testing.T) {
 	cfg := config(t)
+	cfg.Dir = filepath.Join(t.TempDir(), strings.Repeat("long", 30)) // too long for a socket
+	temporary, err := os.MkdirTemp("", "lzr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(temporary) }()
+	if err := os.Chmod(temporary, 0o711); err != nil { //nolint:gosec // clamd's account passes through
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", temporary)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), helperEnv+"="+cfg.Dir+"|"+cfg.Database)
 	out, err := cmd.StdoutPipe()
@@ -412,6 +422,21 @@ func TestClamdEndsWithUs(t *testing.T) {
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 		return err != nil || bytes.Contains(stat, []byte(") Z ")) || comm() != "clamd"
 	})
+	// What the killed one has left behind is removed by the next one.
+	before, err := filepath.Glob(filepath.Join(temporary, "lazaret-clamd-*"))
+	if err != nil || len(before) != 1 {
+		t.Fatalf("the killed one has left %q, %v: want one directory", before, err)
+	}
+	s, err := supervise.New(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := filepath.Glob(filepath.Join(temporary, "lazaret-clamd-*")); err != nil || len(after) != 0 {
+		t.Errorf("left behind: %q, %v", after, err)
+	}
 }
 
 func TestUsualAddressesCanBeParsed(t *testing.T) {
