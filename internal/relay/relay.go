@@ -32,7 +32,7 @@ type Counts struct {
 
 // Copy moves bytes from a to b and from b to a until both directions have ended, and closes both. The end of one
 // direction is passed on as a half-close, and the other goes on. It ends early when ctx is done, when nothing moved either
-// way for idle (which must be greater than zero), or when a direction fails. The error is nil when both directions ended
+// way for idle (which must be greater than zero; it may take twice as long to be noticed), or when a direction fails. The error is nil when both directions ended
 // by themselves, ErrIdle, the context's cause, or what a read or a write reported. No goroutine is left behind.
 func Copy(ctx context.Context, a, b net.Conn, idle time.Duration) (Counts, error) {
 	if idle <= 0 {
@@ -134,23 +134,20 @@ func (r *relay) prefix(dst, src net.Conn) (int64, error) {
 // step copies up to one chunk, and returns io.EOF at the end of src, ErrIdle when the relay has been idle for too long,
 // and nil when there is more to do.
 //
-// The read deadline is the moment when the whole relay would be idle; the other direction may have moved it by then. The
-// write deadline lies behind it: a deadline that struck before it was the read's, with nothing lost on the way.
+// What the kernel splices is known when a step ends, at the latest after half the idle time; so the other direction gives
+// up half the idle time later than it would by its own clock. The write deadline lies behind the read deadline: one that
+// struck before it was the read's, with nothing lost on the way.
 func (r *relay) step(dst, src net.Conn) (int64, error) {
 	now := time.Now()
-	readBy := time.Unix(0, r.last.Load()).Add(r.idle)
-	if readBy.Before(now.Add(time.Millisecond)) {
-		readBy = now.Add(time.Millisecond)
-	}
 	writeBy := now.Add(r.idle + time.Second)
-	if err := errors.Join(src.SetReadDeadline(readBy), dst.SetWriteDeadline(writeBy)); err != nil {
+	if err := errors.Join(src.SetReadDeadline(now.Add(r.idle/2)), dst.SetWriteDeadline(writeBy)); err != nil {
 		return 0, err
 	}
 	m, err := copyChunk(dst, src)
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return m, err
 	}
-	if !time.Now().Before(writeBy) || (m == 0 && time.Since(time.Unix(0, r.last.Load())) >= r.idle) {
+	if !time.Now().Before(writeBy) || (m == 0 && time.Since(time.Unix(0, r.last.Load())) >= r.idle+r.idle/2) {
 		return m, ErrIdle
 	}
 	return m, nil
