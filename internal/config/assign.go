@@ -174,11 +174,12 @@ func (a *assigner) hint(name, path string, fields []field) string {
 	if best != "" {
 		return fmt.Sprintf("; did you mean %q?", best)
 	}
-	for _, full := range a.names[name] {
-		if i := strings.LastIndexByte(full, '.'); i >= 0 && full[:i] != path {
-			return fmt.Sprintf("; it belongs into [%s]", full[:i])
+	if elsewhere := a.names[name]; len(elsewhere) > 0 {
+		table, _, ok := cutLast(elsewhere[0], ".")
+		if !ok {
+			return "; it belongs before the first [table]"
 		}
-		return "; it belongs before the first [table]"
+		return fmt.Sprintf("; it belongs into [%s]", table)
 	}
 	if path == "" {
 		for full := range a.names {
@@ -191,6 +192,14 @@ func (a *assigner) hint(name, path string, fields []field) string {
 		}
 	}
 	return "; see \"lazaret config\" for all that there are"
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return "", s, false
+	}
+	return s[:i], s[i+len(sep):], true
 }
 
 // editDistance is Levenshtein's.

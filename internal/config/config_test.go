@@ -152,8 +152,8 @@ func TestErrors(t *testing.T) {
 		{"duplicate table", "[gate]\n[gate]\n", []string{`f:2:2: [gate] is there already, at line 1`}},
 		{"scanner without a type", "[[scanner]]\naddress = \"unix:/x\"\n", []string{`f:1:3: scanner[1].type: is missing`}},
 		{"scanner of an unknown type", "[[scanner]]\ntype = \"norton\"\n", []string{`f:2:1: scanner[1].type: there is no scanner of type "norton"`}},
-		{"scanner's unknown key", "[[scanner]]\ntype = \"clamd\"\nadress = \"unix:/x\"\n", []string{
-			`f:1:3: scanner[1].address: is missing`, `f:3:1: scanner[1].adress: a scanner of type "clamd" has no such key; did you mean "address"?`,
+		{"scanner's unknown key", "[[scanner]]\ntype = \"clamd\"\naddresss = \"unix:/x\"\n", []string{
+			`f:1:3: scanner[1].address: is missing`, `f:3:1: scanner[1].addresss: a scanner of type "clamd" has no such key; did you mean "address"?`,
 		}},
 		{"scanner's bad address", "[[scanner]]\ntype = \"clamd\"\naddress = \"/run/clamd\"\n", []string{`f:3:1: scanner[1].address: "/run/clamd" begins neither`}},
 		{"table for a value", "[gate.cache]\n", []string{`f:1:7: gate.cache: is a table, and must be true or false`}},

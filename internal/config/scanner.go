@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"lazaret/internal/scan/clamd"
+	"lazaret/internal/scan/command"
+	"lazaret/internal/scan/signatures"
 )
 
 // Scanner is one [[scanner]]: what all have, and the settings of its type.
@@ -19,7 +21,9 @@ type Scanner struct {
 
 // scannerTypes says what each type's settings are, with their defaults.
 var scannerTypes = map[string]func() reflect.Value{
-	"clamd": func() reflect.Value { return pointerTo(clamd.Default()) },
+	"clamd":      func() reflect.Value { return pointerTo(clamd.Default()) },
+	"command":    func() reflect.Value { return pointerTo(command.Default()) },
+	"signatures": func() reflect.Value { return pointerTo(signatures.Default()) },
 }
 
 func pointerTo[T any](v T) reflect.Value { return reflect.ValueOf(&v) }
@@ -46,7 +50,7 @@ func (a *assigner) scanner(n *node, v reflect.Value, path string) {
 		a.fail(n.pos, join(path, "type"), "is missing: write type = \"clamd\" (or %s)", strings.Join(scannerTypeNames(), ", "))
 		return
 	}
-	make, ok := scannerTypes[typ.text]
+	fresh, ok := scannerTypes[typ.text]
 	switch {
 	case typ.text == "icap":
 		a.fail(typ.pos, join(path, "type"), "\"icap\" is not available in this version; write some of %s", strings.Join(scannerTypeNames(), ", "))
@@ -55,7 +59,7 @@ func (a *assigner) scanner(n *node, v reflect.Value, path string) {
 		a.fail(typ.pos, join(path, "type"), "there is no scanner of type %q; write one of %s", typ.text, strings.Join(scannerTypeNames(), ", "))
 		return
 	}
-	settings := make()
+	settings := fresh()
 	common := reflect.ValueOf(&s).Elem()
 	fields := append(fieldsOf(common), fieldsOf(settings.Elem())...)
 	for _, name := range n.names() {

@@ -23,7 +23,10 @@ const established = "HTTP/1.1 200 Connection established\r\n\r\n"
 
 // connect serves CONNECT: the connection is opened and served by the inner server, or carried through.
 func (x *exchange) connect() {
-	to, err := parseAuthority(x.r.RequestURI, 443)
+	to, err := parseAuthority(x.r.RequestURI, 0)
+	if err == nil && to.port == 0 {
+		err = fmt.Errorf("%q has no port, which CONNECT needs (RFC 9110, 9.3.6)", x.r.RequestURI)
+	}
 	if err != nil {
 		x.refuse(notice.BadRequest, err.Error(), "")
 		return

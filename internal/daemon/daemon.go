@@ -1,0 +1,325 @@
+// Package daemon puts the parts together: it starts them from the settings, exchanges them on a reload, and drains them at
+// the end.
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lazaret/internal/admin"
+	"lazaret/internal/audit"
+	"lazaret/internal/config"
+	"lazaret/internal/egress"
+	"lazaret/internal/gate"
+	"lazaret/internal/intercept"
+	"lazaret/internal/notice"
+	"lazaret/internal/spool"
+	"lazaret/internal/web"
+)
+
+// drainTime is how long requests under way may take after TERM.
+const drainTime = 30 * time.Second
+
+// Options say how a Daemon is started.
+type Options struct {
+	// Config are the settings; File is where they came from, and what a reload reads again, empty for none.
+	Config *config.Config
+	File   string
+	// StateDir replaces the settings' state_dir, after every reload too; empty: it does not.
+	StateDir string
+	Version  string
+	Stderr   io.Writer
+}
+
+// Daemon is a running gateway.
+type Daemon struct {
+	opt    Options
+	output *audit.Output
+	log    *slog.Logger
+	audit  *audit.Log
+	pool   *spool.Pool
+	ca     *intercept.CA
+	gate   *gate.Gate
+	web    *web.Server
+	admin  *admin.Server
+
+	dialer      atomic.Pointer[egress.Dialer]
+	interceptor atomic.Pointer[intercept.Interceptor]
+	engines     atomic.Pointer[engines]
+
+	reloading sync.Mutex
+	config    *config.Config // what is in force; under reloading
+	webAt     []net.Listener
+	adminAt   net.Listener
+	failed    chan error
+	serving   sync.WaitGroup
+}
+
+// Start starts a gateway: when it returns without an error, everything listens and every engine in use has proved itself.
+// Close ends it.
+func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
+	cfg := opt.Config
+	if opt.StateDir != "" {
+		cfg.StateDir = opt.StateDir
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	d = &Daemon{opt: opt, config: cfg, failed: make(chan error, 8)}
+	defer func() {
+		if err != nil {
+			d.abandon()
+		}
+	}()
+	complete(cfg)
+	if err := d.prepare(cfg); err != nil {
+		return nil, err
+	}
+	if err := d.listen(ctx, cfg); err != nil {
+		return nil, err
+	}
+	e, err := selectEngines(ctx, cfg, clamdDir(cfg), d.pool, d.log)
+	if err != nil {
+		return nil, err
+	}
+	d.engines.Store(e)
+	d.gate.Use(e.set, cfg.Policy, e.degraded)
+	if err := d.servers(cfg); err != nil {
+		return nil, err
+	}
+	d.serve()
+	d.announce(cfg, e)
+	return d, nil
+}
+
+// complete fills in what depends on the state directory.
+func complete(cfg *config.Config) {
+	if cfg.Spool.Dir == "" {
+		cfg.Spool.Dir = filepath.Join(cfg.StateDir, "spool")
+	}
+	if cfg.Audit.Overflow == "" {
+		cfg.Audit.Overflow = filepath.Join(cfg.StateDir, "log-overflow")
+	}
+}
+
+// prepare makes the parts that stay over reloads.
+func (d *Daemon) prepare(cfg *config.Config) (err error) {
+	if err := makeStateDir(cfg.StateDir); err != nil {
+		return err
+	}
+	if d.log, d.output, err = audit.NewLogger(d.opt.Stderr, cfg.Audit); err != nil {
+		return err
+	}
+	d.audit = audit.New(d.log, cfg.Audit)
+	if d.pool, err = spool.NewPool(cfg.Spool); err != nil {
+		return err
+	}
+	ca, created, err := intercept.LoadOrInitCA(caDir(cfg))
+	if err != nil {
+		return fmt.Errorf("certificate authority: %w", err)
+	}
+	d.ca = ca
+	if created {
+		d.log.Info("a certificate authority was made; clients must trust it", "certificate", filepath.Join(caDir(cfg), "ca.pem"),
+			"fingerprint", intercept.Fingerprint(d.ca.Certificate()))
+	}
+	d.gate = gate.New(cfg.Gate, gate.Options{Pool: d.pool, Limits: cfg.Unpack, Content: cfg.Content, Sink: d.audit, Log: d.log})
+	return d.outside(cfg)
+}
+
+func clamdDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "clamd") }
+
+func caDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "ca") }
+
+// outside makes what connects to the outside, and puts it in force.
+func (d *Daemon) outside(cfg *config.Config) error {
+	dialer, err := egress.New(cfg.Egress, egress.Options{AllowPrivate: cfg.Web.AllowPrivateDestinations, Own: d.own})
+	if err != nil {
+		return fmt.Errorf("[egress]: %w", err)
+	}
+	i, err := intercept.New(cfg.Web.TLS, d.ca, dialer, intercept.Options{StateDir: cfg.StateDir, Logger: d.log})
+	if err != nil {
+		return fmt.Errorf("[web.tls]: %w", err)
+	}
+	d.dialer.Store(dialer)
+	d.interceptor.Store(i)
+	return nil
+}
+
+// listen opens every address, before anything slow is begun: an address that is taken is told at once.
+func (d *Daemon) listen(ctx context.Context, cfg *config.Config) error {
+	var lc net.ListenConfig
+	for _, addr := range cfg.Web.Listen {
+		l, err := lc.Listen(ctx, "tcp", addr)
+		if err != nil {
+			return fmt.Errorf("[web] listen: %w", explainListen(err))
+		}
+		d.webAt = append(d.webAt, l)
+	}
+	if cfg.Admin.Listen != "" {
+		l, err := lc.Listen(ctx, "tcp", cfg.Admin.Listen)
+		if err != nil {
+			return fmt.Errorf("[admin] listen: %w", explainListen(err))
+		}
+		d.adminAt = l
+	}
+	if len(d.webAt) == 0 {
+		return errors.New("[web] listen: there is no address to listen on: write listen = [\"127.0.0.1:3128\"]")
+	}
+	return nil
+}
+
+// servers makes the proxy and the console.
+func (d *Daemon) servers(cfg *config.Config) error {
+	pages, err := notice.New(cfg.Notice)
+	if err != nil {
+		return fmt.Errorf("[notice]: %w", err)
+	}
+	d.admin, err = admin.New(cfg.Admin, admin.Sources{
+		Version:    d.opt.Version,
+		Scanners:   d.ScannerStatus,
+		Spool:      d.spoolUsage,
+		CA:         func() *x509.Certificate { return d.ca.Certificate() },
+		Ready:      func(context.Context) []string { return nil },
+		ProxyAddrs: d.proxyAddrs,
+		Records:    d.audit,
+		Metrics:    d.audit.Registry(),
+	}, d.log)
+	if err != nil {
+		return fmt.Errorf("[admin]: %w", err)
+	}
+	d.web, err = web.New(cfg.Web.Config, web.Options{
+		Gate: d.gate, Interceptor: following{d}, Dialer: following{d}, Pages: pages, Self: d.admin.Handler(), Log: d.log,
+	})
+	if err != nil {
+		return fmt.Errorf("[web]: %w", err)
+	}
+	return d.audit.Watch(audit.Gauges{Version: d.opt.Version, Scanners: d.ScannerStatus, Spool: d.spoolUsage, Output: d.output.Status})
+}
+
+func (d *Daemon) spoolUsage() (memory, disk int64) {
+	u := d.pool.Usage()
+	return u.Memory, u.Disk
+}
+
+func (d *Daemon) proxyAddrs() []string {
+	out := make([]string, len(d.webAt))
+	for i, l := range d.webAt {
+		out[i] = l.Addr().String()
+	}
+	return out
+}
+
+// own lists the addresses that this gateway listens on: connecting to them would be a loop.
+func (d *Daemon) own() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, l := range append([]net.Listener{d.adminAt}, d.webAt...) {
+		if l == nil {
+			continue
+		}
+		if a, ok := l.Addr().(*net.TCPAddr); ok {
+			out = append(out, a.AddrPort())
+		}
+	}
+	return out
+}
+
+// serve has every listener served. One that fails ends the gateway.
+func (d *Daemon) serve() {
+	run := func(name string, l net.Listener, serve func(net.Listener) error) {
+		d.serving.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					d.fail(fmt.Errorf("%s on %s panicked: %v", name, l.Addr(), p))
+				}
+			}()
+			if err := serve(l); err != nil {
+				d.fail(fmt.Errorf("%s on %s: %w", name, l.Addr(), err))
+			}
+		})
+	}
+	for _, l := range d.webAt {
+		run("web proxy", l, d.web.Serve)
+	}
+	if d.adminAt != nil {
+		run("console", d.adminAt, d.admin.Serve)
+	}
+}
+
+func (d *Daemon) fail(err error) {
+	select {
+	case d.failed <- err:
+	default: // the first ones are told
+	}
+}
+
+// Failed gives the error of a listener that cannot go on.
+func (d *Daemon) Failed() <-chan error { return d.failed }
+
+// ProxyAddr returns the address of the first explicit-proxy listener.
+func (d *Daemon) ProxyAddr() string { return d.webAt[0].Addr().String() }
+
+// CA returns the certificate authority.
+func (d *Daemon) CA() *intercept.CA { return d.ca }
+
+// Log returns the gateway's log.
+func (d *Daemon) Log() *slog.Logger { return d.log }
+
+// Engines says in words what judges.
+func (d *Daemon) Engines() string { return d.engines.Load().words }
+
+// Close drains: nothing new is taken, and what is under way may end, for half a minute or until ctx ends.
+func (d *Daemon) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	errs := []error{d.web.Shutdown(ctx), d.admin.Shutdown(ctx)}
+	d.serving.Wait()
+	d.gate.Close()
+	d.engines.Load().close()
+	d.log.Info("the gateway has ended")
+	errs = append(errs, d.output.Close(ctx))
+	return errors.Join(errs...)
+}
+
+// abandon gives back what a start that failed had taken.
+func (d *Daemon) abandon() {
+	for _, l := range append([]net.Listener{d.adminAt}, d.webAt...) {
+		if l != nil {
+			_ = l.Close() // nobody has connected yet
+		}
+	}
+	if e := d.engines.Load(); e != nil {
+		e.close()
+	}
+	if d.output != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = d.output.Close(ctx) // the start's own error is the one to report
+	}
+}
+
+// following passes on to what is in force at the moment.
+type following struct{ d *Daemon }
+
+func (f following) Decide(ctx context.Context, t intercept.Target) intercept.Decision {
+	return f.d.interceptor.Load().Decide(ctx, t)
+}
+
+func (f following) Accept(ctx context.Context, c net.Conn, t intercept.Target) (*intercept.Session, error) {
+	return f.d.interceptor.Load().Accept(ctx, c, t)
+}
+
+func (f following) Open(ctx context.Context, t intercept.Target) (*tls.Conn, error) {
+	return f.d.interceptor.Load().Open(ctx, t)
+}
