@@ -46,11 +46,7 @@ func TestPlacesOfHijackedConnectionsComeBack(t *testing.T) {
 	o := r.tlsOrigin(virusOrigin)
 	_, port, _ := net.SplitHostPort(o.Listener.Addr().String())
 	hostport := "127.0.0.1:" + port
-	held := func() int {
-		r.server.limits.mu.Lock()
-		defer r.server.limits.mu.Unlock()
-		return r.server.limits.total
-	}
+	held := func() int { return r.server.Stats().Connections }
 	inside := r.connect(hostport)
 	if resp, _ := inside.send("GET /clean HTTP/1.1\r\nHost: " + hostport + "\r\n\r\n").response("GET"); resp.StatusCode != http.StatusOK {
 		t.Fatal(resp.Status)
@@ -302,7 +298,7 @@ func TestFullSpoolIsSaid(t *testing.T) {
 }
 
 func TestReplyTimeoutDoesNotCountTheUpload(t *testing.T) {
-	r := newRig(t, func(p *plan) { p.web.ReplyTimeout = 2 * short })
+	r := newRig(t, func(p *plan) { p.web.ReplyTimeout = 8 * short })
 	addr := r.rawOrigin(func(c net.Conn, br *bufio.Reader) {
 		req, err := http.ReadRequest(br)
 		if err != nil {
@@ -310,7 +306,7 @@ func TestReplyTimeoutDoesNotCountTheUpload(t *testing.T) {
 		}
 		buf := make([]byte, 4<<20)
 		for {
-			time.Sleep(short.Std() / 2)
+			time.Sleep(2 * short.Std())
 			if _, err := io.ReadFull(req.Body, buf); err != nil {
 				break
 			}

@@ -152,6 +152,19 @@ func (s *Server) hold(nc net.Conn) (ctx context.Context, done func(), ok bool) {
 	}, true
 }
 
+// Stats are numbers of the moment.
+type Stats struct {
+	Connections int // of clients, tunnels included
+	Carried     int // of those, tunnelled, upgraded, or on their way to be inspected
+}
+
+// Stats returns the numbers of the moment.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{Connections: s.limits.count(), Carried: len(s.relays)}
+}
+
 // guard ends one connection where the code that serves it panics.
 func (s *Server) guard(nc net.Conn, f policy.Facts) {
 	if p := recover(); p != nil {
@@ -192,6 +205,9 @@ func (s *Server) open(nc net.Conn, target intercept.Target, f policy.Facts) {
 		_ = nc.Close() // there is nobody left to answer
 	case sess.Mode == intercept.Tunnel && sess.RawOrigin != nil:
 		done()
+		if host := sess.Target.Host; host != "" { // redirected traffic has told its name by now
+			f.Host, f.Protocol = host, "https"
+		}
 		s.carry(sess.Raw, sess.RawOrigin, f, "tunnel: "+sess.Reason)
 	case (sess.Mode == intercept.Inspect && sess.Client != nil) || sess.Mode == intercept.Plain:
 		defer done()

@@ -26,6 +26,7 @@ func (l *limiter) set(maxTotal, maxClient int) {
 
 // enter takes a place for a connection of addr, and says whether there was one. leave gives it back, once.
 func (l *limiter) enter(addr netip.Addr) (leave func(), ok bool) {
+	addr = counted(addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.total >= l.max || l.each[addr] >= l.maxClient {
@@ -41,6 +42,23 @@ func (l *limiter) enter(addr netip.Addr) (leave func(), ok bool) {
 			delete(l.each, addr)
 		}
 	}), true
+}
+
+// count returns the number of connections.
+func (l *limiter) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total
+}
+
+// counted returns what a client is counted by: its address, or the /64 of IPv6, of which one machine has all addresses.
+func counted(a netip.Addr) netip.Addr {
+	if a = a.Unmap().WithZone(""); a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
 }
 
 // proxyListener takes the connections of explicit-proxy clients: each gets a place, or is turned away.
@@ -83,11 +101,8 @@ func (c *placedConn) Close() error {
 // CloseWrite ends the sending side.
 func (c *placedConn) CloseWrite() error { return closeWrite(c.Conn) }
 
-// TCPConn returns the TCP connection below, for internal/relay to splice.
-func (c *placedConn) TCPConn() *net.TCPConn {
-	t, _ := c.Conn.(*net.TCPConn)
-	return t
-}
+// TCPConn returns the TCP connection below, for internal/relay to splice; nil where there is none.
+func (c *placedConn) TCPConn() *net.TCPConn { return tcpBelow(c.Conn) }
 
 func closeWrite(c net.Conn) error {
 	if w, ok := c.(interface{ CloseWrite() error }); ok {

@@ -235,6 +235,11 @@ func TestUploadsOfEveryForm(t *testing.T) {
 		{"broken gzip", "hello", []string{"Content-Encoding", "gzip"}, notice.NotScanned},
 		{"form", form("letter"), []string{"Content-Type", "multipart/form-data; boundary=b"}, ""},
 		{"virus in a form", form(virus), []string{"Content-Type", "multipart/form-data; boundary=b"}, notice.Infected},
+		{"S3's chunks", awsChunks("letter"), []string{"Content-Encoding", "aws-chunked"}, ""},
+		{"S3's chunks, gzip inside", awsChunks(gz([]byte("letter"))), []string{"Content-Encoding", "gzip, aws-chunked"}, ""},
+		{"virus in S3's chunks", awsChunks(virus[:30], virus[30:]), []string{"Content-Encoding", "aws-chunked"}, notice.Infected},
+		{"virus in gzip in S3's chunks", awsChunks(gz([]byte(virus))), []string{"Content-Encoding", "aws-chunked,gzip"}, notice.Infected},
+		{"broken S3 chunks", "zz\r\nx", []string{"Content-Encoding", "aws-chunked"}, notice.NotScanned},
 		{"two types", "x", []string{"Content-Type", "text/plain", "Content-Type", "text/html"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -260,6 +265,15 @@ func TestUploadsOfEveryForm(t *testing.T) {
 			}
 		})
 	}
+}
+
+// awsChunks frames pieces as a client of S3 does.
+func awsChunks(pieces ...string) string {
+	var b strings.Builder
+	for _, p := range append(pieces, "") {
+		fmt.Fprintf(&b, "%x;chunk-signature=%064d\r\n%s\r\n", len(p), 7, p)
+	}
+	return b.String()
 }
 
 func TestUploadThatBreaksOff(t *testing.T) {

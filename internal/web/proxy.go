@@ -18,7 +18,7 @@ func (s *Server) serveProxy(w http.ResponseWriter, r *http.Request) {
 	defer x.begin()()
 	x.facts.Host = r.Host
 	switch {
-	case !x.allowed():
+	case !x.set.allows(x.facts.Client):
 		w.Header().Set("Connection", "close")
 		x.refuse(notice.ForbiddenClient, "this address may not use the proxy", fmt.Sprintf("%v is in none of allow_clients", x.facts.Client))
 	case looped(r.Header, s.pseudonym):
@@ -32,10 +32,9 @@ func (s *Server) serveProxy(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// allowed says whether the client is one of allow_clients.
-func (x *exchange) allowed() bool {
-	addr := x.facts.Client
-	for _, p := range x.set.AllowClients {
+// allows says whether a client is one of allow_clients.
+func (s *settings) allows(addr netip.Addr) bool {
+	for _, p := range s.AllowClients {
 		if p.Contains(addr) || (p.Addr().Is4In6() && p.Contains(netip.AddrFrom16(addr.As16()))) {
 			return true
 		}

@@ -402,6 +402,7 @@ func TestUnreadableRequestsGetOurPage(t *testing.T) {
 		{"large head", "GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("a", 80<<10) + "\r\n\r\n", 431, notice.HeaderTooLarge},
 		{"many headers", "GET / HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X: y\r\n", 20<<10) + "\r\n", 431, notice.HeaderTooLarge},
 		{"unknown coding", "POST http://x/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 0, notice.NotSupported},
+		{"malformed path", "GET /100% HTTP/1.1\r\nHost: x\r\n\r\n", 400, notice.BadRequest},
 		{"TLS where HTTP is spoken", "\x16\x03\x01\x00\x05hello\r\n\r\n", 400, notice.BadRequest},
 	} {
 		for where, conn := range map[string]func() *rawConn{"outside": r.dial, "inside": func() *rawConn { return r.connect(hostport) }} {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/http/httputil"
 	"net/textproto"
 	"net/url"
 	"path"
@@ -140,17 +141,32 @@ func (x *exchange) judgedBothWays(facts policy.Facts, o *scan.Object, in gate.In
 	if len(codings) == 0 {
 		return true
 	}
-	in.Encodings = codings
-	decoded, err := x.s.opt.Gate.Take(o.Body.NewReader(), in)
-	if err != nil {
-		x.refuse(notice.Internal, "", fmt.Sprintf("reading the spool: %v", err))
-		return false
-	}
+	decoded := x.decode(o, in, codings)
 	if decoded.Body != nil {
 		defer decoded.Body.Close() //nolint:errcheck // room is given back; nothing is lost with it
 	}
 	return x.judged(facts, decoded)
 }
+
+// decode returns the decoded reading of content that is held as it came.
+func (x *exchange) decode(o *scan.Object, in gate.Intake, codings []string) *scan.Object {
+	r := io.Reader(o.Body.NewReader())
+	if i := slices.Index(codings, awsChunked); i >= 0 {
+		codings = slices.Delete(slices.Clone(codings), i, i+1)
+		r = httputil.NewChunkedReader(r)
+	}
+	in.Encodings = codings
+	decoded, err := x.s.opt.Gate.Take(r, in)
+	if err != nil {
+		known := scan.IncompleteVerdict(scan.Undecodable, "%s: %v", awsChunked, err)
+		return &scan.Object{Name: in.Name, Type: in.Type, Known: known}
+	}
+	return decoded
+}
+
+// awsChunked is what clients of Amazon S3 say where they sign content in pieces: the framing of HTTP's chunks, with
+// signatures as extensions, outside all other codings.
+const awsChunked = "aws-chunked"
 
 // judged has the gate judge o, and answers the request where it is not to go on.
 func (x *exchange) judged(f policy.Facts, o *scan.Object) bool {

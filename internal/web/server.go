@@ -74,11 +74,12 @@ type Server struct {
 	ctx    context.Context // ends when nothing may go on any more
 	cancel context.CancelFunc
 
-	inside   sync.Map // net.Conn of the inner server → *client
-	mu       sync.Mutex
-	draining bool
-	relays   map[*carried]struct{} // connections that net/http has handed over
-	wg       sync.WaitGroup        // their goroutines, and those of Serve
+	inside    sync.Map // net.Conn of the inner server → *client
+	mu        sync.Mutex
+	draining  bool
+	listeners []net.Listener        // of redirected traffic
+	relays    map[*carried]struct{} // connections that net/http has handed over
+	wg        sync.WaitGroup        // their goroutines, and those of Serve
 }
 
 // New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
@@ -172,6 +173,9 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining = true
+	for _, l := range s.listeners {
+		_ = l.Close() // Accept returns, and that is all that matters
+	}
 	s.mu.Unlock()
 
 	errs := make(chan error, 3)

@@ -1,0 +1,93 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"lazaret/internal/intercept"
+	"lazaret/internal/notice"
+	"lazaret/internal/policy"
+)
+
+// redirected is a connection that knows where its client wanted to go; *listen.Conn of a transparent listener is one.
+type redirected interface {
+	net.Conn
+	// Original is not valid where the connection was made to the gateway itself.
+	Original() netip.AddrPort
+}
+
+// ServeTransparent takes redirected connections from l until Shutdown, and then returns nil. What they speak, HTTP with or
+// without TLS, is told from what arrives. A connection that does not say where it wanted to go is closed.
+func (s *Server) ServeTransparent(l net.Listener) error {
+	if !s.enlist(l) {
+		return nil
+	}
+	defer s.wg.Done()
+	for {
+		nc, err := l.Accept()
+		var temporary interface{ Temporary() bool }
+		switch {
+		case err == nil:
+			go s.takeRedirected(nc)
+		case s.ending():
+			return nil
+		case errors.As(err, &temporary) && temporary.Temporary():
+			s.opt.Log.Warn("accepting a connection", "error", err)
+			time.Sleep(50 * time.Millisecond) // file descriptors run out, and come back
+		default:
+			return fmt.Errorf("transparent proxy on %v: %w", l.Addr(), err)
+		}
+	}
+}
+
+// enlist has Shutdown close l; it says false where the service has ended already.
+func (s *Server) enlist(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		_ = l.Close() // nobody accepts from it
+		return false
+	}
+	s.listeners = append(s.listeners, l)
+	s.wg.Add(1)
+	return true
+}
+
+// ending says whether Shutdown was called.
+func (s *Server) ending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
+
+// takeRedirected serves one redirected connection.
+func (s *Server) takeRedirected(nc net.Conn) {
+	client := addrPort(nc.RemoteAddr())
+	f := policy.Facts{Protocol: "tcp", Direction: policy.Download, Client: client.Addr()}
+	defer s.guard(nc, f)
+	var to netip.AddrPort
+	if r, ok := nc.(redirected); ok {
+		to = r.Original()
+	}
+	leave, ok := s.limits.enter(client.Addr())
+	if !ok {
+		s.opt.Gate.Refuse(f, notice.Overload, "", "max_connections or max_connections_per_client is reached")
+		_ = nc.Close() // there is no place for it
+		return
+	}
+	placed := &placedConn{Conn: nc, leave: leave}
+	switch {
+	case !s.settings.Load().allows(client.Addr()):
+		s.opt.Gate.Refuse(f, notice.ForbiddenClient, "", fmt.Sprintf("%v is in none of allow_clients", client.Addr()))
+	case !to.IsValid():
+		s.opt.Gate.Refuse(f, notice.ForbiddenTarget, "", "the connection was not redirected: it has no original destination")
+	default:
+		f.Host = to.Addr().String()
+		s.open(placed, intercept.Target{Port: to.Port(), Addr: to, Client: client}, f)
+		return
+	}
+	_ = placed.Close() // it was refused, and recorded
+}
