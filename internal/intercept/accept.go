@@ -24,13 +24,15 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 	defer func() {
 		if p := recover(); p != nil {
 			i.log.Error("panic while opening a connection", "host", t.Host, "client", t.Client, "panic", p, "stack", string(debug.Stack()))
+			_ = s.Close() // the origin's connection, if it came to that
 			s, err = nil, fmt.Errorf("opening a connection: panic: %v", p)
 		}
 		if err != nil {
 			_ = client.Close()
 		}
 	}()
-	s = &Session{Target: t, Decision: i.Decide(ctx, t), Raw: client}
+	s = &Session{Target: t, Raw: client}
+	s.Decision = i.Decide(ctx, t)
 	s.redial = func(context.Context) (*tls.Conn, error) { return nil, errNoOrigin }
 	switch s.Mode {
 	case Refuse:

@@ -93,7 +93,7 @@ func wantFault(t *testing.T, f *Fault, want FaultKind) {
 	}
 }
 
-func parsed(t *testing.T, c tls.Certificate) *x509.Certificate {
+func parsed(t testing.TB, c tls.Certificate) *x509.Certificate {
 	t.Helper()
 	x, err := x509.ParseCertificate(c.Certificate[0])
 	if err != nil {
