@@ -116,6 +116,18 @@ func TestWrongAnswersAreErrors(t *testing.T) {
 	}
 }
 
+func TestPacedBodiesTakeTheirTime(t *testing.T) {
+	port, route := site(t)
+	c := New(route)
+	defer c.Close()
+	const size = 200 << 10
+	times, err := c.Get(t.Context(), "https://127.0.0.1:"+port+origin.Paced(origin.Unique(size), 1<<20), size)
+	// 200 KiB at 1 MiB/s are 195 ms, of which the last piece's wait goes unseen.
+	if err != nil || times.Total < 150*time.Millisecond || times.First > times.Total {
+		t.Errorf("%+v, %v", times, err)
+	}
+}
+
 func TestHold(t *testing.T) {
 	port, route := site(t)
 	conn, err := Hold(t.Context(), route, "127.9.8.7", port, origin.Repeat(1024))

@@ -1,10 +1,16 @@
 package peers
 
 import (
+	"archive/tar"
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -30,6 +36,9 @@ func (d Database) write(dir string) error {
 		_, _ = rng.Read(b) // never fails
 		return hex.EncodeToString(b)
 	}
+	if err := writeDaily(filepath.Join(dir, "daily.cud")); err != nil {
+		return err
+	}
 	err := writeLines(filepath.Join(dir, "bench.ndb"), d.Bodies+1, func(i int) string {
 		if i == 0 {
 			return "Eicar-Test-Signature:0:*:" + hex.EncodeToString(scan.EICAR())
@@ -46,6 +55,33 @@ func (d Database) write(dir string) error {
 	return writeLines(filepath.Join(dir, "bench.hsb"), d.Hashes, func(i int) string {
 		return fmt.Sprintf("%s:%d:Bench.Hash-%d", random(32), 1000+rng.Uint64()%1_000_000, i)
 	})
+}
+
+// writeDaily writes an unsigned container by the name of ClamAV's daily updates, with one signature in it. It gives the
+// database a version, which only a container has: what remembers verdicts cannot do so without knowing of which signatures.
+func writeDaily(file string) error {
+	const sig = "Bench.Daily-1:0:*:0123456789abcdeffedcba9876543210\n"
+	now := time.Now()
+	// Time, version, signatures, level of functions, MD5 and signature of the rest (not looked at), builder, time again.
+	head := fmt.Sprintf("ClamAV-VDB:%s:1:1:90:%032d:x:bench:%d", now.UTC().Format("02 Jan 2006 15-04 -0700"), 0, now.Unix())
+	info := fmt.Sprintf("%s\ndaily.ndb:%d:%x\n", head, len(sig), sha256.Sum256([]byte(sig)))
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%-512s", head)
+	gz := gzip.NewWriter(&b)
+	tw := tar.NewWriter(gz)
+	for _, m := range []struct{ name, body string }{{"daily.info", info}, {"daily.ndb", sig}} {
+		h := &tar.Header{Name: m.name, Mode: 0o644, Size: int64(len(m.body)), Format: tar.FormatUSTAR}
+		if err := tw.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(tw, m.body); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(tw.Close(), gz.Close()); err != nil {
+		return err
+	}
+	return os.WriteFile(file, b.Bytes(), 0o644)
 }
 
 func writeLines(file string, n int, line func(int) string) error {
