@@ -312,6 +312,40 @@ func TestIdenticalObjectsAreScannedOnce(t *testing.T) {
 	}
 }
 
+func TestStreamIsJudgedPieceByPiece(t *testing.T) {
+	f := newFixture(t, nil)
+	pr, pw := io.Pipe()
+	r := f.Stream(context.Background(), policy.Facts{}, "event-stream", "event stream", pr)
+	buf := make([]byte, 1000)
+	next := func(piece string) (string, error) {
+		go func() { _, _ = pw.Write([]byte(piece)) }() // the reader may stop before
+		n, err := r.Read(buf)
+		return string(buf[:n]), err
+	}
+	if got, err := next("data: one\n\n"); got != "data: one\n\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	eicar := string(scan.EICAR())
+	if got, err := next(eicar[:30]); got != eicar[:30] || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	got, err := next(eicar[30:]) // a signature across two pieces
+	var stopped *Stopped
+	if got != "" || !errors.As(err, &stopped) || stopped.Notice.Verdict.Outcome != scan.Infected {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := r.Read(buf); !errors.As(err, &stopped) {
+		t.Errorf("after its end: %v", err)
+	}
+	if len(f.sink.records) != 2 || f.sink.records[0].Event != audit.Exempt || f.sink.records[1].Reference != stopped.Notice.Reference {
+		t.Errorf("records %+v", f.sink.records)
+	}
+	f.engine.before = func(context.Context) error { return errors.New("gone") }
+	if n, err := f.Stream(context.Background(), policy.Facts{}, "grpc", "gRPC", strings.NewReader("text")).Read(buf); n != 0 || !errors.As(err, &stopped) {
+		t.Errorf("with a dead engine came %d bytes, %v", n, err)
+	}
+}
+
 func TestReloadEndsNoJudgement(t *testing.T) {
 	f := newFixture(t, nil)
 	old := f.engine

@@ -52,10 +52,11 @@ func kindOf(d policy.Decision, v scan.Verdict) notice.Kind {
 	return notice.NotScanned
 }
 
-// Exempt records that something passes which cannot be held or opened (a tunnel, an upgrade, an event stream), and why.
-func (g *Gate) Exempt(f policy.Facts, why string) {
+// Exempt records that something passes which cannot be held or opened, and why. Kind is a fixed word that metrics count by:
+// "tunnel", "upgrade", "event-stream", "grpc".
+func (g *Gate) Exempt(f policy.Facts, kind, why string) {
 	g.opt.Sink.Record(audit.Record{
-		Time: time.Now(), Event: audit.Exempt, Reference: notice.NewReference(), Facts: f,
+		Time: time.Now(), Event: audit.Exempt, Kind: kind, Reference: notice.NewReference(), Facts: f,
 		Decision: policy.Decision{Action: policy.Pass, Rule: "exempt"}, Detail: why,
 	})
 }
@@ -71,7 +72,7 @@ func (g *Gate) Refuse(f policy.Facts, kind notice.Kind, fault, detail string) no
 		detail = fault
 	}
 	g.opt.Sink.Record(audit.Record{
-		Time: n.Time, Event: audit.Refuse, Reference: n.Reference, Facts: f, Decision: n.Decision, Detail: detail,
+		Time: n.Time, Event: audit.Refuse, Kind: string(kind), Reference: n.Reference, Facts: f, Decision: n.Decision, Detail: detail,
 	})
 	return n
 }

@@ -2,6 +2,8 @@ package web
 
 import (
 	"bytes"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,6 +123,25 @@ func TestEventStreamFlows(t *testing.T) {
 	}
 	if !strings.Contains(g.Log.String(), "event-stream") {
 		t.Error("the exception is not recorded")
+	}
+}
+
+func TestEventStreamWithAVirusIsCutOff(t *testing.T) {
+	o := harness.NewPlainOrigin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: first\n\n")
+		w.(http.Flusher).Flush()
+		fmt.Fprintf(w, "data: %s\n\n", scan.EICAR())
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	g := harness.Start(t, nil)
+	r := curl(t, g, "-N", "--max-time", "10", o.URL+"/")
+	if !strings.Contains(string(r.body), "first") || bytes.Contains(r.body, scan.EICAR()) {
+		t.Errorf("came %q", r.body)
+	}
+	if !strings.Contains(g.Log.String(), "Eicar") {
+		t.Error("the log says nothing of it")
 	}
 }
 

@@ -1,0 +1,112 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"lazaret/internal/audit"
+	"lazaret/internal/notice"
+	"lazaret/internal/policy"
+	"lazaret/internal/scan"
+)
+
+const (
+	// streamPiece is how much of a stream is judged at a time, at most.
+	streamPiece = 32 << 10
+	// streamOverlap is how much of what went before is judged again with each piece, so that a signature across two pieces
+	// is seen.
+	streamOverlap = 8 << 10
+)
+
+// Stopped is the error of a stream that was found not clean. What had been read before was judged by itself.
+type Stopped struct {
+	Notice notice.Notice
+}
+
+// Error implements error.
+func (s *Stopped) Error() string {
+	return fmt.Sprintf("the stream was stopped: %s (reference %s)", s.Notice.Verdict.Outcome, s.Notice.Reference)
+}
+
+// Stream records that a body passes which cannot be held to its end (an event stream, gRPC), and returns a reader that gives
+// each piece of r as soon as it comes and is judged, together with what went just before it. A piece that is not to pass is
+// not given: the error is then a *Stopped. It is used by one goroutine.
+func (g *Gate) Stream(ctx context.Context, f policy.Facts, kind, why string, r io.Reader) io.Reader {
+	g.Exempt(f, kind, why+", scanned by window")
+	return &stream{g: g, ctx: ctx, f: f, kind: kind, r: r}
+}
+
+type stream struct {
+	g    *Gate
+	ctx  context.Context
+	f    policy.Facts
+	kind string
+	r    io.Reader
+	past []byte
+	err  error
+}
+
+// Read implements io.Reader.
+func (s *stream) Read(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	n, err := s.r.Read(p[:min(len(p), streamPiece)])
+	if n == 0 {
+		return 0, err
+	}
+	s.past = append(s.past, p[:n]...)
+	if stopped := s.judge(); stopped != nil {
+		clear(p[:n])
+		s.err = stopped
+		return 0, stopped
+	}
+	if over := len(s.past) - streamOverlap; over > 0 {
+		s.past = append(s.past[:0], s.past[over:]...)
+	}
+	return n, err
+}
+
+// judge decides about what is in past. Clean windows are not recorded one by one.
+func (s *stream) judge() error {
+	st := s.g.acquire()
+	defer st.using.RUnlock()
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(s.ctx, s.g.cfg.Timeout.Std())
+	defer cancel()
+	v := s.verdict(ctx, st)
+	d := st.policy.Decide(s.f, v)
+	if d.Action == policy.Pass {
+		return nil
+	}
+	n := notice.Notice{
+		Reference: notice.NewReference(), Kind: kindOf(d, v), Time: start, Facts: s.f, Decision: d, Verdict: v,
+		Size: int64(len(s.past)), Degraded: st.degraded,
+	}
+	s.g.opt.Sink.Record(audit.Record{
+		Time: start, Event: audit.Object, Kind: s.kind, Reference: n.Reference, Facts: s.f, Verdict: v, Decision: d, Size: n.Size,
+		Scan: time.Since(start), Detail: "in a stream: " + v.Detail,
+	})
+	return &Stopped{Notice: n}
+}
+
+func (s *stream) verdict(ctx context.Context, st *state) (v scan.Verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			v = scan.IncompleteVerdict(scan.EngineError, "the gate panicked: %v", p)
+		}
+	}()
+	b, err := s.g.opt.Pool.Of(s.past)
+	if err != nil {
+		return intakeVerdict(err)
+	}
+	defer b.Close() // in memory, or unlinked: nothing is lost with it
+	release, err := s.g.place(ctx, b.Size())
+	if err != nil {
+		return scan.FromError("waiting for a place among the scans", err)
+	}
+	defer release()
+	return st.engines.Scan(ctx, &scan.Object{Body: b, Name: "stream", Type: s.f.Type}, scan.Whole)
+}
