@@ -155,7 +155,11 @@ func (b *bench) measureAll(ctx context.Context) error {
 		if s.fresh {
 			continue
 		}
-		for round := range b.rounds {
+		rounds := b.rounds
+		if s.atMost > 0 {
+			rounds = min(rounds, s.atMost)
+		}
+		for round := range rounds {
 			for _, in := range all {
 				if err := b.one(ctx, s, in, round); err != nil {
 					return err

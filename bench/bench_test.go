@@ -145,7 +145,7 @@ func TestPrintAndSave(t *testing.T) {
 	r.Checks = []check{{Alternative: peers.Lazaret, What: "EICAR", When: "at the start", Arrived: true}}
 	var b bytes.Buffer
 	r.print(&b)
-	for _, want := range []string{"1k-repeat-1: ", "NOT MET", "×6", "squid-scan failed 2 times: came to a standstill", "arrived  WRONG", "65 MiB"} {
+	for _, want := range []string{"1k-repeat-1: ", "NOT MET", "×6", "squid-scan failed 2 times: came to a standstill", "arrived (WRONG), 1 times", "65 MiB"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, b.String())
 		}

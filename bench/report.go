@@ -172,18 +172,29 @@ func (r *results) printScenario(w io.Writer, sc scenario) {
 	}
 }
 
+// printChecks shows what was seen alike in one row.
 func (r *results) printChecks(w io.Writer) {
 	fmt.Fprintln(w, "\nWhat became of EICAR")
+	count := make(map[check]int)
+	var kinds []check
+	for _, k := range r.Checks {
+		if k.When != checkLarge {
+			k.When = ""
+		}
+		if count[k]++; count[k] == 1 {
+			kinds = append(kinds, k)
+		}
+	}
 	table(w, func(row func(...string)) {
-		for _, k := range r.Checks {
-			what, remark := "stopped", ""
+		for _, k := range kinds {
+			what := "stopped"
 			if k.Arrived {
 				what = "arrived"
 			}
 			if k.Arrived != k.Expected {
-				remark = "  WRONG"
+				what += " (WRONG)"
 			}
-			row(k.Alternative, k.What, k.When, what+remark, k.Answer)
+			row(k.Alternative, k.What, fmt.Sprintf("%s, %d times", what, count[k]), k.Answer)
 		}
 	})
 }
