@@ -29,6 +29,7 @@ type client struct {
 
 	// reading says that net/http is reading a request: what it writes then is an error of its own.
 	reading atomic.Bool
+	waiting atomic.Bool  // for the first byte of a request
 	active  atomic.Int32 // exchanges under way
 
 	mu      sync.Mutex
@@ -68,8 +69,15 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew, http.StateIdle:
 		c.reading.Store(true)
+		if w, ok := nc.(*watchedConn); ok {
+			w.await(state == http.StateNew)
+		}
 	case http.StateClosed:
 		s.inside.Delete(nc)
+		if w, ok := nc.(*watchedConn); ok && w.parked.Load() {
+			s.park(c)
+			return
+		}
 		c.close()
 	case http.StateHijacked:
 		c.reading.Store(false)

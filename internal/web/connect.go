@@ -73,7 +73,7 @@ func (x *exchange) tunnel(d intercept.Decision) {
 		_ = out.Close() // the client has gone; nothing was sent
 		return
 	}
-	x.s.carry(nc, out, x.facts, "tunnel: "+d.Reason)
+	x.s.carry(nc, out, x.facts, "tunnel", "tunnel: "+d.Reason)
 }
 
 // establish takes the connection over from net/http and tells the client that it may go on; nil where it is gone.
@@ -175,7 +175,7 @@ func (s *Server) guard(nc net.Conn, f policy.Facts) {
 }
 
 // carry copies both ways until either end has enough, and records it as an exception with its reason.
-func (s *Server) carry(client, origin net.Conn, f policy.Facts, why string) {
+func (s *Server) carry(client, origin net.Conn, f policy.Facts, kind, why string) {
 	defer s.guard(client, f)
 	ctx, done, ok := s.hold(client)
 	if !ok {
@@ -183,7 +183,7 @@ func (s *Server) carry(client, origin net.Conn, f policy.Facts, why string) {
 		return
 	}
 	defer done()
-	s.opt.Gate.Exempt(f, why)
+	s.opt.Gate.Exempt(f, kind, why)
 	n, err := relay.Copy(ctx, client, origin, s.settings.Load().StreamTimeout.Std())
 	s.opt.Log.Debug("carried a connection", "host", f.Host, "client", f.Client, "up", n.Up, "down", n.Down, "why", why, "error", err)
 }
@@ -208,7 +208,7 @@ func (s *Server) open(nc net.Conn, target intercept.Target, f policy.Facts) {
 		if host := sess.Target.Host; host != "" { // redirected traffic has told its name by now
 			f.Host, f.Protocol = host, "https"
 		}
-		s.carry(sess.Raw, sess.RawOrigin, f, "tunnel: "+sess.Reason)
+		s.carry(sess.Raw, sess.RawOrigin, f, "tunnel", "tunnel: "+sess.Reason)
 	case (sess.Mode == intercept.Inspect && sess.Client != nil) || sess.Mode == intercept.Plain:
 		defer done()
 		s.serveSession(ctx, sess, nc)

@@ -40,6 +40,7 @@ func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 // into one failed request.
 func (x *exchange) begin() (end func()) {
 	x.c.reading.Store(false)
+	x.c.waiting.Store(false)
 	x.c.active.Add(1)
 	return func() {
 		defer x.c.active.Add(-1)

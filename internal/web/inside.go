@@ -37,23 +37,23 @@ func (s *Server) serveSession(ctx context.Context, sess *intercept.Session, nc n
 			sess.Fault = &intercept.Fault{Kind: intercept.FaultHandshake, Detail: "there is no connection to the server"}
 		}
 	}
-	served := c.conn
 	if sess.Mode == intercept.Inspect && sess.Proto == "h2" {
-		s.inside.Store(served, c) // net/http serves HTTP/2 on a *tls.Conn itself only
-	} else {
-		served = &watchedConn{Conn: c.conn, server: s, owner: c}
+		s.inside.Store(c.conn, c) // net/http serves HTTP/2 on a *tls.Conn itself only
+		s.visit(c, c.conn)
+		return
 	}
-	if !s.feed.serve(served) {
-		s.inside.Delete(served)
-		c.close()
+	if c.pinned == nil {
+		c.pinned = &origin{ended: true} // nothing leaves
 	}
+	s.visit(c, s.newVisit(c))
 }
 
 // sessionOrigin returns the origin of an inspected session: first over the connection that was verified before the
 // browser was answered, then over further ones of the same session.
 func (s *Server) sessionOrigin(sess *intercept.Session, c *client) *origin {
 	first := sess.Origin
-	return &origin{server: s, scheme: "https", hostport: c.to.String(), gone: c.originGone, dial: func(ctx context.Context) (net.Conn, error) {
+	o := &origin{server: s, scheme: "https", hostport: c.to.String(), gone: c.originGone, parks: sess.Proto != "h2"}
+	o.dial = func(ctx context.Context) (net.Conn, error) {
 		if tc := first; tc != nil {
 			first = nil // the origin's lock is held
 			return tc, nil
@@ -63,7 +63,8 @@ func (s *Server) sessionOrigin(sess *intercept.Session, c *client) *origin {
 			return nil, err
 		}
 		return tc, nil
-	}}
+	}
+	return o
 }
 
 // plainOrigin returns the origin of a connection that turned out to be HTTP without TLS: the original destination of
@@ -73,9 +74,9 @@ func (s *Server) plainOrigin(sess *intercept.Session, c *client) *origin {
 	if sess.Target.Addr.IsValid() {
 		hostport = sess.Target.Addr.String()
 	}
-	return &origin{server: s, scheme: "http", hostport: hostport, gone: c.originGone, dial: func(ctx context.Context) (net.Conn, error) {
-		return s.opt.Dialer.Dial(ctx, hostport)
-	}}
+	o := &origin{server: s, scheme: "http", hostport: hostport, gone: c.originGone, parks: true}
+	o.dial = func(ctx context.Context) (net.Conn, error) { return s.opt.Dialer.Dial(ctx, hostport) }
+	return o
 }
 
 // dialOrigin returns the maker of connections for requests that name their origin to the proxy itself.
@@ -157,7 +158,9 @@ func (x *exchange) wrongHost() string {
 // faulty answers a request to an origin that must not be talked to.
 func (x *exchange) faulty(f *intercept.Fault) {
 	kind, fault := faultNotice(f)
-	x.refuse(kind, fault, f.Error())
+	n := x.s.opt.Gate.Refuse(x.facts, kind, fault, f.Error())
+	n.FaultKind = string(f.Kind)
+	x.page(n)
 }
 
 // faultNotice returns what a client is told of an origin's fault.

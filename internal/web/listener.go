@@ -1,10 +1,14 @@
 package web
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // limiter counts the connections of clients.
@@ -112,11 +116,84 @@ func closeWrite(c net.Conn) error {
 }
 
 // watchedConn is what net/http serves HTTP/1.1 on. It notices the answers that net/http gives by itself to what it
-// cannot read, and puts the gateway's pages in their place.
+// cannot read, and puts the gateway's pages in their place. It also notices that an opened connection is idle, and has
+// net/http give it up: see park.
 type watchedConn struct {
 	net.Conn
 	server *Server
 	owner  *client
+
+	inside bool // an opened connection, which may be parked
+
+	// These are net/http's goroutine's own while it waits for a request.
+	deadline time.Time // what it has set
+	sets     int       // how often it has done so since the last request, without reading
+	full     int       // the size of its buffer
+
+	parked atomic.Bool // net/http has been told that the connection is at its end
+}
+
+// Read implements net.Conn.
+func (c *watchedConn) Read(p []byte) (int, error) {
+	if c.full == 0 {
+		c.full = len(p) // the first read is into an empty buffer
+	}
+	// A buffer that is not all there has bytes of the client in it: they must not be lost.
+	if !c.inside || !c.owner.waiting.Load() || len(p) != c.full {
+		return c.Conn.Read(p)
+	}
+	soon := time.Now().Add(c.server.parkAfter)
+	if !c.deadline.IsZero() && !soon.Before(c.deadline) {
+		soon = c.deadline
+	}
+	if err := c.Conn.SetReadDeadline(soon); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(p)
+	switch {
+	case n > 0:
+		c.owner.waiting.Store(false)
+		return n, errors.Join(err, c.Conn.SetReadDeadline(c.deadline))
+	case !errors.Is(err, os.ErrDeadlineExceeded) || soon.Equal(c.deadline):
+		return n, err
+	case tcpBelow(c.owner.conn) != nil:
+		c.parked.Store(true)
+		return n, err
+	}
+	c.owner.waiting.Store(false)
+	if err := c.Conn.SetReadDeadline(c.deadline); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+// await notes that net/http waits for a request from now on; fresh says that its buffer is empty for certain.
+func (c *watchedConn) await(fresh bool) {
+	if c.sets = 0; fresh {
+		c.sets = -10
+	}
+	c.owner.waiting.Store(true)
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *watchedConn) SetReadDeadline(t time.Time) error {
+	if c.inside && c.owner.waiting.Load() {
+		c.deadline = t
+		// One deadline is for the wait, the next one for the request's head. Without a read between the two, the request
+		// had come together with the one before.
+		if c.sets++; c.sets > 1 {
+			c.owner.waiting.Store(false)
+		}
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// Close implements net.Conn. A parked connection goes on without net/http.
+func (c *watchedConn) Close() error {
+	if c.parked.Load() {
+		return nil
+	}
+	return c.Conn.Close()
 }
 
 // Write implements net.Conn.

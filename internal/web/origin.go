@@ -24,13 +24,17 @@ type origin struct {
 	dial func(ctx context.Context) (net.Conn, error)
 	// gone is called when the origin has closed the connection; nil: nobody minds.
 	gone func()
+	// parks says that the connection is given up by net/http while it is idle: HTTP/1.1 only.
+	parks bool
 
-	mu    sync.Mutex
-	cc    *http.ClientConn
-	nc    net.Conn // below cc
-	born  time.Time
-	sent  int
-	ended bool
+	mu     sync.Mutex
+	cc     *http.ClientConn
+	nc     net.Conn // below cc
+	lent   *lent    // what cc has of nc, where it parks
+	asleep *sleeper // has nc while it is parked
+	born   time.Time
+	sent   int
+	ended  bool
 
 	users atomic.Int32 // exchanges that use it now
 }
@@ -42,6 +46,9 @@ var errAbort = errors.New("the origin closed a connection that had been used bef
 func (o *origin) connect(ctx context.Context) (cc *http.ClientConn, reused bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.asleep != nil {
+		o.wakeLocked(ctx)
+	}
 	if o.cc != nil && o.cc.Err() == nil {
 		reused = o.sent > 0 || time.Since(o.born) > fresh
 		o.sent++
@@ -73,11 +80,22 @@ func (o *origin) openLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cc, err := o.server.clientConn(ctx, o.scheme, o.hostport, nc)
+	o.born, o.sent = time.Now(), 0
+	return o.lendLocked(ctx, nc)
+}
+
+// lendLocked makes an HTTP client of nc.
+func (o *origin) lendLocked(ctx context.Context, nc net.Conn) error {
+	lends := nc
+	if o.parks {
+		o.lent = &lent{Conn: nc}
+		lends = o.lent
+	}
+	cc, err := o.server.clientConn(ctx, o.scheme, o.hostport, lends)
 	if err != nil {
 		return err
 	}
-	o.cc, o.nc, o.born, o.sent = cc, nc, time.Now(), 0
+	o.cc, o.nc = cc, nc
 	if o.gone != nil {
 		cc.SetStateHook(func(cc *http.ClientConn) {
 			if cc.Err() != nil {
@@ -86,6 +104,35 @@ func (o *origin) openLocked(ctx context.Context) error {
 		})
 	}
 	return nil
+}
+
+// park has net/http give the connection up until the next request. It is called while there is none.
+func (o *origin) park() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.parks || o.ended || o.cc == nil || o.cc.Err() != nil || o.cc.InFlight() > 0 || tcpBelow(o.nc) == nil {
+		return
+	}
+	o.cc.SetStateHook(nil)
+	clean := o.lent.giveBack()
+	o.cc, o.lent = nil, nil
+	if !clean {
+		_ = o.nc.Close() // the origin closed it, or said something unasked
+		o.nc = nil
+		go o.gone()
+		return
+	}
+	o.asleep = sleep(o.nc, o.gone)
+}
+
+// wakeLocked ends what park began. Where the origin has closed the connection meanwhile there is none afterwards.
+func (o *origin) wakeLocked(ctx context.Context) {
+	alive := o.asleep.wake()
+	o.asleep = nil
+	if !alive || o.ended || o.lendLocked(ctx, o.nc) != nil {
+		_ = o.nc.Close() // it is of no use any more
+		o.nc = nil
+	}
 }
 
 // below returns the network connection that the last request went over, for a switch of protocols.
@@ -103,8 +150,10 @@ func (o *origin) close() {
 	if o.cc != nil {
 		o.cc.SetStateHook(nil)
 		_ = o.cc.Close() // what was under way fails by it, as intended
-		o.cc, o.nc = nil, nil
+	} else if o.nc != nil {
+		_ = o.nc.Close() // its sleep ends by it
 	}
+	o.cc, o.nc, o.lent, o.asleep = nil, nil, nil, nil
 }
 
 // roundTrip sends out and returns the head of the answer. A request that the origin has surely not acted upon, or may be

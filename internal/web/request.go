@@ -38,7 +38,9 @@ func (x *exchange) forward() {
 		call.stream = true
 		f := x.facts
 		f.Direction, f.Type = policy.Upload, mediaType(x.r.Header)
-		x.s.opt.Gate.Exempt(f, "gRPC")
+		if x.r.Body != nil && x.r.Body != http.NoBody {
+			x.r.Body = readCloser{x.s.opt.Gate.Stream(ctx, f, "grpc", "gRPC", x.r.Body), x.r.Body}
+		}
 	} else {
 		body, ok := x.takeUpload()
 		if !ok {

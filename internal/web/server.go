@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"lazaret/internal/gate"
 	"lazaret/internal/intercept"
@@ -70,6 +71,7 @@ type Server struct {
 	feed      *feed // opened connections on their way to the inner server
 	transport *http.Transport
 	limits    *limiter
+	parkAfter time.Duration
 
 	ctx    context.Context // ends when nothing may go on any more
 	cancel context.CancelFunc
@@ -79,12 +81,16 @@ type Server struct {
 	draining  bool
 	listeners []net.Listener        // of redirected traffic
 	relays    map[*carried]struct{} // connections that net/http has handed over
+	parked    map[*client]struct{}  // connections that net/http has given up while they are idle
 	wg        sync.WaitGroup        // their goroutines, and those of Serve
 }
 
 // New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
 func New(cfg Config, opt Options) (*Server, error) {
-	s := &Server{opt: opt, feed: newFeed(), relays: map[*carried]struct{}{}, limits: newLimiter()}
+	s := &Server{
+		opt: opt, feed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(),
+		parkAfter: parkAfter,
+	}
 	if err := s.Use(cfg); err != nil {
 		return nil, err
 	}
@@ -177,6 +183,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = l.Close() // Accept returns, and that is all that matters
 	}
 	s.mu.Unlock()
+	s.closeParked()
 
 	errs := make(chan error, 3)
 	go func() { errs <- s.outer.Shutdown(ctx) }()

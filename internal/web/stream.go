@@ -31,9 +31,18 @@ func endless(r *http.Request, resp *http.Response) string {
 	return ""
 }
 
+// streamKinds are the words that metrics count streams by.
+var streamKinds = map[string]string{"event stream": "event-stream", "multipart/x-mixed-replace": "mixed-replace", "gRPC": "grpc"}
+
+// readCloser reads by one and closes by the other.
+type readCloser struct {
+	io.Reader
+	io.Closer
+}
+
 // streamed passes an answer on as it comes, and records it as an exception with its reason.
 func (c *call) streamed(ctx context.Context, resp *http.Response, why string) {
-	c.s.opt.Gate.Exempt(c.facts, why)
+	judged := c.s.opt.Gate.Stream(ctx, c.facts, streamKinds[why], why, resp.Body)
 	h := resp.Header
 	delete(h, "Content-Length")
 	h.Set("X-Content-Type-Options", "nosniff") // it is what it says, or nothing
@@ -43,7 +52,7 @@ func (c *call) streamed(ctx context.Context, resp *http.Response, why string) {
 	defer dog.stop() //nolint:errcheck // whatever ended it, the client sees the end
 	out, stop := pacedWriter(c.w, quiet)
 	defer stop() //nolint:errcheck // as above
-	if err := pump(c.w, out, watchedReader{resp.Body, dog}); err != nil {
+	if err := pump(c.w, out, watchedReader{judged, dog}); err != nil {
 		c.s.opt.Log.Debug("a stream ended", "url", c.facts.URL, "client", c.c.addr, "error", err, "cause", context.Cause(ctx))
 		c.abort()
 	}

@@ -66,7 +66,7 @@ func (c *call) switched(resp *http.Response) {
 		_ = nc.Close() // the client has gone
 		return
 	}
-	c.s.carry(nc, &upgraded{Conn: raw, body: origin}, c.facts, "upgrade to "+protocol)
+	c.s.carry(nc, &upgraded{Conn: raw, body: origin}, c.facts, "upgrade", "upgrade to "+protocol)
 }
 
 // upgraded is an origin's connection after a switch of protocols: what net/http had read ahead comes first.

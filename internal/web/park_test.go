@@ -1,0 +1,203 @@
+package web
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lazaret/internal/units"
+)
+
+// parkingRig parks idle connections soon.
+func parkingRig(t *testing.T, change ...func(*plan)) *rig {
+	r := newRig(t, change...)
+	r.server.parkAfter = 20 * time.Millisecond
+	return r
+}
+
+func (r *rig) parked() int {
+	r.server.mu.Lock()
+	defer r.server.mu.Unlock()
+	return len(r.server.parked)
+}
+
+func TestParkedConnectionIsUsedAgain(t *testing.T) {
+	r := parkingRig(t)
+	h := func(w http.ResponseWriter, req *http.Request) { fmt.Fprint(w, req.RemoteAddr) }
+	secure, plain := r.tlsOrigin(h), r.origin(h)
+	hostport := secure.Listener.Addr().String()
+	inPlain := r.dial().send("CONNECT " + plain.Listener.Addr().String() + " HTTP/1.1\r\nHost: x\r\n\r\n")
+	if _, err := http.ReadResponse(inPlain.br, &http.Request{Method: http.MethodHead}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, host string
+		conn       *rawConn
+	}{{"TLS", hostport, r.connect(hostport)}, {"plain", plain.Listener.Addr().String(), inPlain}} {
+		request := "GET / HTTP/1.1\r\nHost: " + c.host + "\r\n\r\n"
+		var peer string
+		for i := range 4 {
+			resp, body := c.conn.send(request).response("GET")
+			if i == 0 {
+				peer = body
+			}
+			if resp.StatusCode != http.StatusOK || body != peer {
+				t.Fatalf("%s, request %d: %s, over %s instead of %s", c.name, i, resp.Status, body, peer)
+			}
+			eventually(t, "the connection is parked", func() bool { return r.parked() == 1 })
+		}
+		c.conn.Close()
+		eventually(t, "it is parked no more", func() bool { return r.parked() == 0 })
+	}
+}
+
+func TestHalfARequestIsNotLostToParking(t *testing.T) {
+	r := parkingRig(t)
+	hostport := r.tlsOrigin(virusOrigin).Listener.Addr().String()
+	request := "GET /clean HTTP/1.1\r\nHost: " + hostport + "\r\n\r\n"
+	for cut := 1; cut < len(request); cut += 7 {
+		for name, before := range map[string]string{"first": "", "after another": request} {
+			c := r.connect(hostport).send(before + request[:cut])
+			if before != "" {
+				c.response("GET")
+			}
+			time.Sleep(3 * r.server.parkAfter)
+			if resp, body := c.send(request[cut:]).response("GET"); resp.StatusCode != http.StatusOK {
+				t.Fatalf("%s, cut at %d: %s %s", name, cut, resp.Status, body)
+			}
+			c.Close()
+		}
+	}
+}
+
+func TestPipelinedRequestsAreNotLostToParking(t *testing.T) {
+	r := parkingRig(t)
+	hostport := r.tlsOrigin(func(http.ResponseWriter, *http.Request) { time.Sleep(2 * r.server.parkAfter) }).Listener.Addr().String()
+	request := "GET / HTTP/1.1\r\nHost: " + hostport + "\r\n\r\n"
+	c := r.connect(hostport).send(request + request + request)
+	for range 3 {
+		if resp, _ := c.response("GET"); resp.StatusCode != http.StatusOK {
+			t.Fatal(resp.Status)
+		}
+	}
+}
+
+func TestEndOfOriginIsMirroredToAParkedConnection(t *testing.T) {
+	r := parkingRig(t)
+	for name, last := range map[string]string{"closed": "", "said something unasked": "HTTP/1.1 408 Request Timeout\r\n\r\n"} {
+		end := make(chan struct{})
+		cert := r.root.leaf(t)
+		addr := r.rawOrigin(func(c net.Conn, _ *bufio.Reader) {
+			tc := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}})
+			if _, err := http.ReadRequest(bufio.NewReader(tc)); err != nil {
+				return
+			}
+			_, _ = io.WriteString(tc, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			<-end
+			_, _ = io.WriteString(tc, last)
+			if last == "" {
+				tc.Close()
+			}
+			_, _ = io.Copy(io.Discard, tc)
+		})
+		c := r.connect(addr)
+		if _, body := c.send("GET / HTTP/1.1\r\nHost: " + addr + "\r\n\r\n").response("GET"); body != "ok" {
+			t.Fatal(body)
+		}
+		eventually(t, "the connection is parked", func() bool { return r.parked() == 1 })
+		time.Sleep(r.server.parkAfter)
+		close(end)
+		if !c.closed() {
+			t.Errorf("%s: the browser's connection goes on", name)
+		}
+		eventually(t, "nothing is left of it", func() bool { return r.parked() == 0 })
+	}
+}
+
+func TestParkedConnectionsEnd(t *testing.T) {
+	r := parkingRig(t, func(p *plan) { p.web.IdleTimeout = units.Duration(300 * time.Millisecond) })
+	hostport := r.tlsOrigin(virusOrigin).Listener.Addr().String()
+	request := "GET /clean HTTP/1.1\r\nHost: " + hostport + "\r\n\r\n"
+	c := r.connect(hostport).send(request)
+	c.response("GET")
+	if !c.closed() {
+		t.Error("it may stay for ever")
+	}
+	c = r.connect(hostport).send(request)
+	c.response("GET")
+	eventually(t, "the connection is parked", func() bool { return r.parked() == 1 })
+	r.stopped = true
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := r.server.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if !c.closed() {
+		t.Error("it goes on after Shutdown")
+	}
+}
+
+// murmuring is a connection that has something to read which is for a layer between, such as a session ticket of TLS.
+type murmuring struct {
+	net.Conn
+	murmurs atomic.Int32
+}
+
+// NetConn returns the connection below.
+func (m *murmuring) NetConn() net.Conn { return m.Conn }
+
+func (m *murmuring) Read(p []byte) (int, error) {
+	n, err := m.Conn.Read(p)
+	if n > 0 && p[0] == '.' {
+		m.murmurs.Add(1)
+		return 0, os.ErrDeadlineExceeded
+	}
+	return n, err
+}
+
+func TestSessionTicketsDoNotEndSleep(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	other, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	nc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	m := &murmuring{Conn: nc}
+	gone := make(chan struct{}, 1)
+	z := sleep(m, func() { gone <- struct{}{} })
+	for i := range 3 {
+		_, _ = other.Write([]byte("."))
+		eventually(t, "the murmur is heard", func() bool { return m.murmurs.Load() == int32(i+1) })
+	}
+	if !z.wake() {
+		t.Fatal("the connection is said to be dead")
+	}
+	_, _ = other.Write([]byte("x"))
+	var b [1]byte
+	if _, err := m.Conn.Read(b[:]); err != nil || b[0] != 'x' {
+		t.Errorf("after waking up: %q, %v", b, err)
+	}
+	z = sleep(m, func() { gone <- struct{}{} })
+	_, _ = other.Write([]byte("x"))
+	<-gone
+	if z.wake() {
+		t.Error("a connection that said something unasked is said to be usable")
+	}
+}
