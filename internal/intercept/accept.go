@@ -42,7 +42,7 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 	}
 	first, err := readOpening(ctx, client, i.cfg.HelloTimeout.Std())
 	if errors.Is(err, errNotHello) {
-		s.Decision = Decision{Refuse, err.Error()}
+		s.Decision = Decision{Refuse, err.Error(), RuleProtocol}
 		return s, nil
 	}
 	if err != nil {
@@ -51,9 +51,9 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 	s.Raw = first.conn
 	if first.hello == nil {
 		if first.http {
-			s.Decision = Decision{Plain, "HTTP without TLS"}
+			s.Decision = Decision{Plain, "HTTP without TLS", RuleProtocol}
 		} else {
-			s.Decision = Decision{Refuse, "neither TLS nor HTTP: " + describe(first.head)}
+			s.Decision = Decision{Refuse, "neither TLS nor HTTP: " + describe(first.head), RuleProtocol}
 		}
 		return s, nil
 	}
@@ -85,12 +85,12 @@ func (s *Session) fail(err error) error {
 func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello) error {
 	name, why := i.agree(&s.Target, h)
 	if why != "" && name == "" {
-		s.Decision = Decision{Refuse, why}
+		s.Decision = Decision{Refuse, why, RuleTarget}
 		return nil
 	}
 	if why != "" {
 		s.Fault = &Fault{Kind: FaultNotAllowed, Detail: why}
-		s.Reason = why
+		s.Reason, s.Rule = why, RuleTarget
 		return i.answer(ctx, s, h, name, nil)
 	}
 	// The name of redirected traffic, or behind an address, is known only now.
@@ -101,11 +101,11 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		if i.proven(ctx, s.Target, name) {
 			return i.tunnel(ctx, s)
 		}
-		s.Decision = Decision{Inspect, s.Reason + ", but the origin does not prove that name"}
+		s.Decision = Decision{Inspect, s.Reason + ", but the origin does not prove that name", RuleUnproven}
 	}
 	protos, ok := offered(h.alpn)
 	if !ok {
-		s.Decision = Decision{Refuse, fmt.Sprintf("the client speaks %s inside TLS, which is not HTTP", clean(strings.Join(h.alpn, ", ")))}
+		s.Decision = Decision{Refuse, fmt.Sprintf("the client speaks %s inside TLS, which is not HTTP", clean(strings.Join(h.alpn, ", "))), RuleProtocol}
 		return nil
 	}
 	o := &origin{i: i, target: s.Target, name: name, protos: protos}
@@ -117,14 +117,9 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 	if err != nil {
 		return i.faulty(ctx, s, h, name, err)
 	}
-	if a, ok := raw.RemoteAddr().(*net.TCPAddr); ok && i.dialer.ParentURL() == nil {
-		for _, l := range i.lists() {
-			if l.list.matchAddr(a.AddrPort().Addr()) {
-				s.Decision = Decision{Tunnel, l.name + ": the network of " + a.AddrPort().Addr().String()}
-				s.RawOrigin = raw
-				return nil
-			}
-		}
+	if d, ok := i.decideDialled(raw); ok {
+		s.Decision, s.RawOrigin = d, raw
+		return nil
 	}
 	conn, err := o.handshake(ctx, raw, o.coupling.origin())
 	if errors.Is(err, errClientCertificate) {
@@ -203,12 +198,10 @@ func (i *Interceptor) faulty(ctx context.Context, s *Session, h *clientHello, na
 // clientCertificate does what the settings say about origins that ask for one.
 func (i *Interceptor) clientCertificate(ctx context.Context, s *Session, h *clientHello, o *origin) error {
 	if i.cfg.ClientCertificates == certsRefuse {
-		return i.faulty(ctx, s, h, o.name, &Fault{
-			Kind: FaultNotAllowed, Detail: "the server asks for a client certificate, and this gateway is set not to let that pass",
-		})
+		return i.faulty(ctx, s, h, o.name, clientCertificateFault())
 	}
 	i.learn(o)
-	s.Decision = Decision{Tunnel, errClientCertificate.Error()}
+	s.Decision = Decision{Tunnel, errClientCertificate.Error(), RuleClientCertificate}
 	return i.tunnel(ctx, s)
 }
 

@@ -164,6 +164,27 @@ func LoadCA(dir string) (*CA, error) {
 	return ca, nil
 }
 
+// ReadCA returns the CA in dir without its key, for whoever only has to know its certificates: it recognises them, and
+// signs nothing. The error is an fs.ErrNotExist where there is none.
+func ReadCA(dir string) (*CA, error) {
+	b, err := os.ReadFile(filepath.Join(dir, caCertFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no CA in %s: %w", dir, os.ErrNotExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the CA: %w", err)
+	}
+	certs, err := parsePEMCerts(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, caCertFile), err)
+	}
+	ca := &CA{cert: certs[0]}
+	if ca.old, err = readOld(dir); err != nil {
+		return nil, err
+	}
+	return ca, nil
+}
+
 // parseCA puts a CA together from its files' contents. More certificates behind the first one are its issuers.
 func parseCA(certPEM, keyPEM []byte) (*CA, error) {
 	certs, err := parsePEMCerts(certPEM)

@@ -12,13 +12,13 @@ import (
 func (i *Interceptor) Decide(_ context.Context, t Target) Decision {
 	host, err := canonicalHost(t.Host)
 	if err != nil {
-		return Decision{Refuse, "the target is not a host name or an address"}
+		return Decision{Refuse, "the target is not a host name or an address", RuleTarget}
 	}
 	if host == "" && !t.Addr.IsValid() {
-		return Decision{Refuse, "the target has neither a name nor an address"}
+		return Decision{Refuse, "the target has neither a name nor an address", RuleTarget}
 	}
 	if t.Client.IsValid() && i.clients.Contains(t.Client.Addr().Unmap().WithZone("")) {
-		return Decision{Tunnel, "tunnel list: the client's network"}
+		return Decision{Tunnel, "tunnel list: the client's network", RuleClients}
 	}
 	addr := t.Addr.Addr()
 	if a, err := netip.ParseAddr(host); err == nil {
@@ -26,16 +26,32 @@ func (i *Interceptor) Decide(_ context.Context, t Target) Decision {
 	}
 	for _, l := range i.lists() {
 		if entry, ok := l.list.matchName(host); ok {
-			return Decision{Tunnel, l.name + ": " + strconv.Quote(entry)}
+			return Decision{Tunnel, l.name + ": " + strconv.Quote(entry), l.rule}
 		}
 		if l.list.matchAddr(addr) {
-			return Decision{Tunnel, l.name + ": the network of " + addr.String()}
+			return Decision{Tunnel, l.name + ": the network of " + addr.String(), l.rule}
 		}
 	}
-	if e, ok := i.learned.hosts.get(learnedKey(host, t)); ok {
-		return Decision{Tunnel, "learned: " + e.Reason + "; remembered until " + date(e.Until)}
+	if e, ok := i.learned.get(learnedKey(host, t)); ok {
+		return Decision{Tunnel, "learned: " + e.Reason + "; remembered until " + date(e.Until), RuleLearned}
 	}
-	return Decision{Inspect, "nothing says otherwise"}
+	return Decision{Inspect, "nothing says otherwise", RuleNone}
+}
+
+// decideDialled looks for the address that a connection was made to in the tunnel lists. Behind a parent proxy that address
+// is not the origin's.
+func (i *Interceptor) decideDialled(raw net.Conn) (Decision, bool) {
+	a, ok := raw.RemoteAddr().(*net.TCPAddr)
+	if !ok || i.dialer.ParentURL() != nil {
+		return Decision{}, false
+	}
+	addr := a.AddrPort().Addr().Unmap()
+	for _, l := range i.lists() {
+		if l.list.matchAddr(addr) {
+			return Decision{Tunnel, l.name + ": the network of " + addr.String(), l.rule}, true
+		}
+	}
+	return Decision{}, false
 }
 
 // learnedKey is a host and port, or the address where there is no name.

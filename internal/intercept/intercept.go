@@ -127,14 +127,15 @@ func (l *leaves) own(c *x509.Certificate) bool {
 // namedList is a tunnel list and what it is called in reasons.
 type namedList struct {
 	name string
+	rule Rule
 	list *hostList
 }
 
 // lists returns the tunnel lists as they are now.
 func (i *Interceptor) lists() []namedList {
-	out := []namedList{{"tunnel list", i.list}}
+	out := []namedList{{"tunnel list", RuleList, i.list}}
 	if l := i.file.current(); l != nil {
-		out = append(out, namedList{"tunnel file", l})
+		out = append(out, namedList{"tunnel file", RuleFile, l})
 	}
 	return out
 }

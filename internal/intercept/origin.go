@@ -43,8 +43,10 @@ type origin struct {
 	name   string   // what the certificate must be for
 	protos []string // what is offered
 
-	coupling *coupling   // the browser's session; nil: nothing is resumed
-	excused  atomic.Bool // an exception was used
+	coupling *coupling                           // the browser's session; nil: nothing is resumed
+	excused  atomic.Bool                         // an exception was used
+	quiet    bool                                // nothing is counted or logged: it is for an explanation
+	seen     func(tls.ConnectionState, []*Fault) // told what the origin presented, and every fault of it; may be nil
 }
 
 // address returns what is dialled.
@@ -153,7 +155,13 @@ func (o *origin) verify(ctx context.Context, cs tls.ConnectionState) *Fault {
 		p.fetched = append(p.fetched, more...)
 		faults = o.i.verifier.verify(p)
 	}
+	if o.seen != nil {
+		o.seen(cs, faults)
+	}
 	for _, f := range faults {
+		if o.quiet && o.i.exception(o.name, cs.PeerCertificates[0], f) != nil {
+			continue
+		}
 		if !o.i.excused(o.name, cs.PeerCertificates[0], f) {
 			return f
 		}
@@ -164,7 +172,20 @@ func (o *origin) verify(ctx context.Context, cs tls.ConnectionState) *Fault {
 
 // excused says whether an exception covers a fault, and logs its use.
 func (i *Interceptor) excused(name string, leaf *x509.Certificate, f *Fault) bool {
-	for _, e := range i.cfg.Exceptions {
+	e := i.exception(name, leaf, f)
+	if e == nil {
+		return false
+	}
+	i.counts.exceptions.Add(1)
+	i.log.Warn("an origin's fault is let pass by an exception", "host", name, "fault", f.Kind, "detail", f.Detail,
+		"expires", e.Expires.Format(time.RFC3339))
+	return true
+}
+
+// exception returns the exception that covers a fault now, nil where there is none.
+func (i *Interceptor) exception(name string, leaf *x509.Certificate, f *Fault) *Exception {
+	for n := range i.cfg.Exceptions {
+		e := &i.cfg.Exceptions[n]
 		host, err := canonicalHost(e.Host)
 		if err != nil || host != name || !slices.Contains(e.Faults, f.Kind) || !i.now().Before(e.Expires) {
 			continue
@@ -174,12 +195,9 @@ func (i *Interceptor) excused(name string, leaf *x509.Certificate, f *Fault) boo
 				continue
 			}
 		}
-		i.counts.exceptions.Add(1)
-		i.log.Warn("an origin's fault is let pass by an exception", "host", name, "fault", f.Kind, "detail", f.Detail,
-			"expires", e.Expires.Format(time.RFC3339))
-		return true
+		return e
 	}
-	return false
+	return nil
 }
 
 // handshakeFault turns a failed handshake into a fault, in the field's terms. crypto/tls has no types for most of its

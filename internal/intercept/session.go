@@ -37,10 +37,35 @@ func (m Mode) String() string {
 	return modeNames[Refuse]
 }
 
-// Decision is a mode and the reason for it, in words for the log and for `lazaret explain`.
+// Rule is the sort of a decision's reason: a fixed word that metrics count by.
+type Rule string
+
+// The rules.
+const (
+	RuleNone              Rule = "none"               // nothing says otherwise: inspected
+	RuleTarget            Rule = "target"             // the target makes no sense, or contradicts the ClientHello
+	RuleProtocol          Rule = "protocol"           // what came is not what can be inspected, or HTTP without TLS
+	RuleClients           Rule = "tunnel-clients"     // the client's network
+	RuleList              Rule = "tunnel-list"        // the settings' list
+	RuleFile              Rule = "tunnel-file"        // the file's list
+	RuleZone              Rule = "tunnel-zone"        // the DNS zone
+	RuleLearned           Rule = "learned"            // the origin asked for a client certificate before
+	RulePinned            Rule = "pinned"             // the client refused the gateway's certificates before
+	RuleClientCertificate Rule = "client-certificate" // the origin asks for one now
+	RuleUnproven          Rule = "unproven"           // on a tunnel list, but the origin does not prove the name: inspected
+)
+
+// rules lists all of them.
+var rules = []Rule{
+	RuleNone, RuleTarget, RuleProtocol, RuleClients, RuleList, RuleFile, RuleZone, RuleLearned, RulePinned,
+	RuleClientCertificate, RuleUnproven,
+}
+
+// Decision is a mode and the reason for it, in words for the log and for `lazaret explain`, and as a word for metrics.
 type Decision struct {
 	Mode   Mode
 	Reason string
+	Rule   Rule
 }
 
 // Session is a client's connection after Accept. Its Target is completed: Host is the name that the connection is for, which
