@@ -1,0 +1,170 @@
+package signatures
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const benchBodies = 100_000
+
+// runPass scans text and returns what was found, or "gave up".
+func runPass(tb testing.TB, p *pass, text []byte) string {
+	l, _ := parseProgram(bytes.NewReader(text), int64(len(text)), text)
+	targets, _ := classify(text[:min(len(text), headSize)], "")
+	p.begin(targets, l, int64(len(text)))
+	err := p.all(context.Background(), text)
+	switch {
+	case errors.Is(err, errWork):
+		return "gave up"
+	case err != nil:
+		tb.Fatal(err)
+	case p.found != nil:
+		return p.db.names.get(p.found.name)
+	}
+	return ""
+}
+
+func benchText(b *testing.B, name string, text []byte) {
+	b.Run(name, func(b *testing.B) {
+		db := syntheticDatabase(b, benchBodies)
+		p := newPass(db)
+		got := runPass(b, p, text)
+		work := baseWork + int64(len(text))*workPerByte - p.work
+		b.SetBytes(int64(len(text)))
+		// The machine's other work is left out of what is measured: the thread's own time, and of that the best run.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		best := time.Hour
+		for b.Loop() {
+			begin := cpuTime(b)
+			runPass(b, p, text)
+			best = min(best, cpuTime(b)-begin)
+		}
+		b.ReportMetric(float64(len(text))/1e6/best.Seconds(), "MB/cpu-s")
+		b.ReportMetric(float64(work)/float64(len(text)), "work/B")
+		if got != "" {
+			b.Logf("%s: %s", name, got)
+		}
+	})
+}
+
+// cpuTime returns how much time the thread has used.
+func cpuTime(tb testing.TB) time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
+}
+
+// BenchmarkPrograms scans ordinary binaries with 100,000 bodies loaded. Expected: 300 MB/s and more.
+func BenchmarkPrograms(b *testing.B) {
+	for _, path := range []string{"/usr/bin/bash", "/usr/bin/git", "/usr/bin/perl", "/usr/bin/openssl", "/usr/lib/chromium/chromium", runtime.GOROOT() + "/bin/go", "/usr/bin/clamscan"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		benchText(b, path, text[:min(len(text), 16<<20)])
+	}
+}
+
+// BenchmarkHostile scans what is made to be slow. Expected: 50 MB/s and more.
+func BenchmarkHostile(b *testing.B) {
+	const size = 16 << 20
+	db := syntheticDatabase(b, benchBodies)
+	m := rand.New(rand.NewPCG(3, 3))
+	fill := func(next func() []byte) []byte {
+		out := make([]byte, 0, size+64<<10)
+		for len(out) < size {
+			out = append(out, next()...)
+		}
+		return out[:size]
+	}
+	anchored := func() (*part, []byte, *entry) {
+		for {
+			t := db.tiers[m.IntN(len(db.tiers))]
+			if t == nil {
+				continue
+			}
+			e := &t.entries[m.IntN(len(t.entries))]
+			d := &db.parts[e.part]
+			return d, d.elems[d.anchor].value, e
+		}
+	}
+	fixed := func(gram int) func() []byte {
+		t := db.tiers[gram]
+		if t == nil {
+			t = db.tiers[longTier]
+		}
+		return func() []byte {
+			e := &t.entries[m.IntN(len(t.entries))]
+			d := &db.parts[e.part]
+			return d.elems[d.anchor].value[e.off : int(e.off)+t.n]
+		}
+	}
+	_, one, _ := anchored()
+	oneGram := fixed(0)()
+	for _, c := range []struct {
+		name string
+		text []byte
+	}{
+		{"zeroes", make([]byte, size)},
+		{"random", fill(func() []byte { return []byte{byte(m.Uint32())} })},
+		{"text", fill(func() []byte { return []byte(fmt.Sprintf("the quick brown fox number %d jumps over ", m.IntN(1000))) })},
+		{"one-gram", bytes.Repeat(oneGram, size/len(oneGram))},
+		{"one-gram-period-7", bytes.Repeat(append([]byte{1}, oneGram...), size/7)},
+		{"one-prefix", bytes.Repeat(one[:len(one)-1], size/(len(one)-1))},
+		{"all-grams-long", fill(fixed(0))},
+		{"all-grams-mid", fill(fixed(1))},
+		{"all-grams-short", fill(fixed(2))},
+		{"all-prefixes", fill(func() []byte { _, v, _ := anchored(); return v[:len(v)-1] })},
+		{"anchors-and-8", fill(func() []byte {
+			_, v, e := anchored()
+			return v[max(0, int(e.off)-8):min(len(v)-1, int(e.off)+14)]
+		})},
+		{"bytes-in-turn", fill(func() []byte {
+			return []byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\xff\xfe\xfd")
+		})},
+		{"two-bytes-de-bruijn", fill(func() []byte { return []byte{byte(m.Uint32() & 1 * 0xff)} })},
+		{"zeroes-in-islands", fill(func() []byte { return append(make([]byte, 900), byte(m.Uint32())) })},
+	} {
+		benchText(b, c.name, c.text)
+	}
+}
+
+// BenchmarkLoad makes the database of 100,000 bodies.
+func BenchmarkLoad(b *testing.B) {
+	lines := syntheticBodies(benchBodies, 1)
+	b.ResetTimer()
+	for b.Loop() {
+		begin := time.Now()
+		bl := newBuilder(Default())
+		for _, l := range lines {
+			_ = bl.line(bodyFormat, l)
+		}
+		db := bl.database(begin)
+		b.ReportMetric(memory(db), "MiB")
+	}
+}
+
+// memory returns how many MiB are in use because of keep.
+func memory(keep any) float64 {
+	var with, without runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&with)
+	runtime.KeepAlive(keep)
+	keep = nil
+	_ = keep
+	runtime.GC()
+	runtime.ReadMemStats(&without)
+	return float64(with.HeapAlloc) / (1 << 20)
+}

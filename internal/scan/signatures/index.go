@@ -1,0 +1,342 @@
+package signatures
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"sync"
+)
+
+// database is what objects are judged by. It does not change.
+type database struct {
+	names   *names
+	digests [algorithms]*digests
+	allowed *allowed
+	sigs    []bodySignature
+	parts   []part
+	slots   uint32 // the highest slot of a part
+	runs    []byte // the anchors of all parts that are in the index
+	tiers   [tiers]*tier
+	pairs   *pairs // nil: there are no short grams
+	pins    []pin  // sorted by where they begin
+	fixed   int    // so many pins count from the start
+	inText  bool   // some body could be in a text that was lower-cased and folded
+	fromEnd bool   // of those, some count from the end
+	margin  int    // how far from a gram its part and what is beside it can be; a multiple of 4
+	report  *Loaded
+	passes  sync.Pool // of *pass
+}
+
+// pin is the bodies that begin at one exact place.
+type pin struct {
+	where   where
+	targets uint16
+	group   group // without a gram
+	entries []entry
+}
+
+// The tiers of the index. A run of 9 fixed bytes has a gram of 6 at every fourth byte, however it lies in the text. One of 4
+// has a gram of 3 at every second byte, and one of 3 a pair; where a part has nothing longer than a pair, all short grams are
+// looked for at every byte.
+const (
+	longTier = iota
+	midTier
+	shortTier
+	tiers // their number
+)
+
+const (
+	longGram  = 6
+	shortGram = 2
+	evenRun   = 3 // the shortest run that has a pair at every second byte
+)
+
+// tierKinds says of each tier how long its grams are, and how long a run must be to have one. The shorter the gram, the more often it is where the part is not: it must be rarer by the handicap to be preferred.
+var tierKinds = [tiers]struct {
+	gram, run int
+	handicap  int32
+}{
+	{longGram, 9, 0},
+	{3, 4, 4 * costScale},
+	{shortGram, shortGram, 8 * costScale},
+}
+
+// index makes everything that is derived from the signatures.
+func (db *database) index() {
+	db.margin = period
+	seen := newSketch(db.parts)
+	var anchors [tiers][]anchor
+	step := 2
+	for i := range db.parts {
+		p := &db.parts[i]
+		db.margin = max(db.margin, (p.longest()+surroundings+8)&^3)
+		if p.pinned {
+			continue
+		}
+		a := chooseAnchor(p, seen)
+		a.part = uint32(i)
+		anchors[a.tier] = append(anchors[a.tier], a)
+		if a.tier == shortTier && a.run < evenRun {
+			step = 1
+		}
+	}
+	db.addTier(longTier, 4, anchors[longTier])
+	if len(anchors[midTier])+len(anchors[shortTier]) > 0 {
+		db.pairs = &pairs{step: step}
+		db.addTier(midTier, step, anchors[midTier])
+		db.addTier(shortTier, step, anchors[shortTier])
+	}
+	db.runs = slices.Clip(db.runs)
+	db.pinBodies()
+	for i := range db.sigs {
+		if s := &db.sigs[i]; db.canBeInText(s) {
+			db.inText = true
+			db.fromEnd = db.fromEnd || s.where.kind == fromEnd
+		}
+	}
+}
+
+// addTier makes a tier of the parts whose anchors are given. A part is known by as many grams, one byte apart, as there are
+// bytes in a step, so that one of them stands at a place that is looked at.
+func (db *database) addTier(tier, step int, anchors []anchor) {
+	if len(anchors) == 0 {
+		return
+	}
+	gram := tierKinds[tier].gram
+	all := make([]keyed, 0, step*len(anchors))
+	for _, a := range anchors {
+		p := &db.parts[a.part]
+		p.anchor = uint16(a.elem)
+		m := &p.elems[a.elem].masked
+		at := len(db.runs)
+		db.runs = append(db.runs, m.value...)
+		for k := range step {
+			e := newKeyed(m, a.off+k, gram)
+			e.part, e.run, e.size, e.masked = a.part, uint32(at), uint16(len(m.value)), m.mask != nil
+			if tier != longTier {
+				db.pairs.add(&e, gram)
+			}
+			all = append(all, e)
+		}
+	}
+	db.tiers[tier] = newTier(gram, all)
+}
+
+// newKeyed returns the entry of the gram of n bytes that stands at off in the anchor m of a part, with the best 8 bytes of m
+// to compare first: those behind the gram, those before it, or what there is.
+func newKeyed(m *masked, off, n int) keyed {
+	k := keyed{gram: wordAt(m.value, off) & (1<<uint(8*n) - 1), entry: entry{off: uint16(off), delta: int16(n)}}
+	k.word, k.mask = m.wordAt(off + n)
+	if k.mask != ^uint64(0) && off >= 8 {
+		if w, mask := m.wordAt(off - 8); mask == ^uint64(0) {
+			k.word, k.mask, k.delta = w, mask, -8
+		}
+	}
+	if k.mask == 0 && off > 0 {
+		k.delta = -8
+		if off < 8 {
+			// What is before the run is not compared: its mask is zero.
+			k.word, k.mask = m.wordAt(0)
+			k.word, k.mask = k.word<<uint(8*(8-off)), k.mask<<uint(8*(8-off))
+		} else {
+			k.word, k.mask = m.wordAt(off - 8)
+		}
+	}
+	return k
+}
+
+// wordAt returns 8 bytes of m and their mask, which is zero beyond its end.
+func (m *masked) wordAt(i int) (word, mask uint64) {
+	if i >= len(m.value) {
+		return 0, 0
+	}
+	word = wordAt(m.value, i)
+	if m.mask != nil {
+		return word, wordAt(m.mask, i)
+	}
+	if n := len(m.value) - i; n < 8 {
+		return word, 1<<uint(8*n) - 1
+	}
+	return word, ^uint64(0)
+}
+
+// pinBodies makes the pins.
+func (db *database) pinBodies() {
+	var which []int
+	for i := range db.parts {
+		if db.parts[i].pinned {
+			which = append(which, i)
+		}
+	}
+	at := func(i int) where { return db.sigs[db.parts[i].sig].where }
+	slices.SortFunc(which, func(a, b int) int { return compareWhere(at(a), at(b)) })
+	for len(which) > 0 {
+		w := at(which[0])
+		n := 1
+		for n < len(which) && at(which[n]) == w {
+			n++
+		}
+		p := pin{where: w}
+		var all []keyed
+		for _, i := range which[:n] {
+			k := keyed{entry: entry{part: uint32(i)}}
+			if e := &db.parts[i].elems[0]; e.kind == isRun {
+				k.word, k.mask = e.wordAt(0)
+			}
+			all = append(all, k)
+			p.targets |= db.parts[i].targets
+		}
+		slices.SortFunc(all, compareKeyed)
+		for i := range all {
+			p.group.add(&all[i])
+			p.entries = append(p.entries, all[i].entry)
+		}
+		db.pins = append(db.pins, p)
+		if w.kind == fromStart {
+			db.fixed = len(db.pins)
+		}
+		which = which[n:]
+	}
+}
+
+func compareWhere(a, b where) int {
+	return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.value, b.value), cmp.Compare(a.section, b.section))
+}
+
+// canBeInText says whether s is about texts and could be in one that was lower-cased and folded.
+func (db *database) canBeInText(s *bodySignature) bool {
+	if s.targets&(everyTarget|textTargets) == 0 || s.where.kind > fromEnd {
+		return false
+	}
+	for _, p := range db.parts[s.first : s.first+uint32(s.parts)] {
+		for _, e := range p.elems {
+			if e.kind == isRun && !e.canBeInText() {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// anchor is what the index knows of a part: the gram at off in the element elem, and as many behind it as the step is long.
+type anchor struct {
+	part      uint32
+	tier      int
+	elem, off int
+	run       int // how long the run of fixed bytes goes on from off
+	score     int32
+}
+
+// chooseAnchor returns the rarest gram of p: by how rare its bytes are one behind the other, and by how many other bodies
+// have it.
+func chooseAnchor(p *part, seen *sketch) anchor {
+	best := anchor{elem: -1}
+	var costs []int32
+	for i := range p.elems {
+		e := &p.elems[i]
+		if e.kind != isRun {
+			continue
+		}
+		e.fixedRuns(func(at int, run []byte) {
+			for tier, c := range tierKinds {
+				if len(run) < c.run {
+					continue
+				}
+				costs = gramCosts(run, c.gram, costs)
+				length := c.run
+				if tier == shortTier && len(run) > shortGram {
+					length = evenRun
+				}
+				for o := 0; o+length <= len(run); o++ {
+					score := seen.score(run[o:], costs[o:], c.gram, length-c.gram+1) - c.handicap
+					// The bonus makes every long gram that is rare enough better than any shorter one.
+					if tier == longTier && score > enough {
+						score += 1 << 20
+					}
+					if best.elem < 0 || score > best.score {
+						best = anchor{tier: tier, elem: i, off: at + o, run: len(run) - o, score: score}
+					}
+				}
+			}
+		})
+	}
+	return best
+}
+
+// enough is the score from which on a long gram is taken in any case: one of 2^8 places, when nothing else has it.
+const enough = 8 * costScale
+
+// fixedRuns calls yield with every longest run of fixed bytes of m.
+func (m *masked) fixedRuns(yield func(at int, run []byte)) {
+	begin := 0
+	for i := 0; i <= len(m.value); i++ {
+		if i < len(m.value) && (m.mask == nil || m.mask[i] == 0xFF) {
+			continue
+		}
+		if i-begin >= shortGram {
+			yield(begin, m.value[begin:i])
+		}
+		begin = i + 1
+	}
+}
+
+// sketch counts, roughly, in how many places of all parts a long gram stands.
+type sketch struct {
+	counts []uint16
+	shift  uint
+}
+
+func newSketch(parts []part) *sketch {
+	total := 0
+	each := func(yield func(run []byte)) {
+		for i := range parts {
+			for j := range parts[i].elems {
+				if e := &parts[i].elems[j]; e.kind == isRun && !parts[i].pinned {
+					e.fixedRuns(func(_ int, run []byte) { yield(run) })
+				}
+			}
+		}
+	}
+	each(func(run []byte) { total += max(0, len(run)-longGram+1) })
+	log := logAtLeast(2*total, 8, 24)
+	s := &sketch{counts: make([]uint16, 1<<log), shift: 64 - log}
+	each(func(run []byte) {
+		for i := 0; i+longGram <= len(run); i++ {
+			if c := &s.counts[s.at(run[i:])]; *c < 1<<16-1 {
+				*c++
+			}
+		}
+	})
+	return s
+}
+
+func (s *sketch) at(gram []byte) uint64 {
+	w := uint64(binary.LittleEndian.Uint32(gram)) | uint64(binary.LittleEndian.Uint16(gram[4:]))<<32
+	return w << 16 * hashMultiplier >> s.shift
+}
+
+// score returns how rare the commonest of n grams at the beginning of run is. costs are those of the grams.
+func (s *sketch) score(run []byte, costs []int32, gram, n int) int32 {
+	lowest := int32(1 << 20)
+	for k := range n {
+		c := costs[k]
+		switch {
+		case gram == shortGram && k+shortGram < len(run):
+			// The filter also looks at three bits of the byte behind a pair.
+			c += min(3*costScale, int32(bigrams[int(run[k+1])<<8|int(run[k+2])]))
+		case gram == longGram:
+			c -= log2(uint32(s.counts[s.at(run[k:])])) * costScale
+		}
+		lowest = min(lowest, c)
+	}
+	return lowest
+}
+
+// log2 returns the logarithm of n, rounded down, and 0 for 0.
+func log2(n uint32) int32 {
+	l := int32(0)
+	for ; n > 1; n >>= 1 {
+		l++
+	}
+	return l
+}
