@@ -168,7 +168,7 @@ func TestSlowUploadIsTaken(t *testing.T) {
 
 func TestClientThatDoesNotTakeItsAnswer(t *testing.T) {
 	r := newRig(t, func(p *plan) { p.web.StallTimeout = short })
-	big := seq(16 << 20)
+	big := seq(8 << 20)
 	h := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(big) }
 	plain, secure := r.origin(h), r.tlsOrigin(h)
 	hostport := secure.Listener.Addr().String()
@@ -217,7 +217,7 @@ func (s slowScanner) Scan(ctx context.Context, _ *scan.Object) (scan.Verdict, er
 
 func TestBigDownloadAndUploadStayOutOfMemory(t *testing.T) {
 	r := newRig(t)
-	const size = 48 << 20
+	const size = 16 << 20
 	line := seq(1 << 20)
 	o := r.tlsOrigin(func(w http.ResponseWriter, req *http.Request) {
 		if req.Method == http.MethodPut {

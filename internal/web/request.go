@@ -77,7 +77,7 @@ func (x *exchange) takeUpload() (o *scan.Object, ok bool) {
 		x.refuse(notice.BadRequest, "the request's Content-Encoding is malformed", err.Error())
 		return nil, false
 	}
-	in := gate.Intake{Name: path.Base(x.r.URL.Path), Type: x.r.Header.Get("Content-Type"), Limit: x.set.bodyLimit()}
+	in := gate.Intake{Name: path.Base(x.r.URL.Path), Type: x.r.Header.Get("Content-Type"), Limit: x.set.bodyLimit(), Size: x.r.ContentLength}
 	if in.Limit > 0 && x.r.ContentLength > in.Limit {
 		x.judgeTooLarge(facts, in, x.r.ContentLength) // before a client that waits for 100 sends it
 		return nil, false
