@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"lazaret/internal/spool"
 )
@@ -21,42 +22,52 @@ const (
 // sheets, SVG, JSON. The data is decoded as browsers do: forgiving base64, percent-encoding, white space and the escapes of
 // a string literal ignored.
 func (f *finder) dataURLs(b *spool.Blob) error {
-	buf := make([]byte, window)
 	count := 0
+	if text, ok := b.Bytes(); ok {
+		return f.dataURLsIn(b, text, 0, &count)
+	}
+	buf := windows.Get().(*[]byte)
+	defer windows.Put(buf)
 	for base := int64(0); ; {
-		n, err := b.ReadAt(buf, base)
+		n, err := b.ReadAt(*buf, base)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		text := buf[:n]
-		for at := 0; ; {
-			i := indexBase64(text[at:])
-			if i < 0 {
-				break
-			}
-			at += i
-			if base > 0 && at <= keepBack {
-				continue // the window before had it whole
-			}
-			if !bytes.Contains(bytes.ToLower(text[max(0, at-maxMIME):at]), []byte("data:")) {
-				continue
-			}
-			r := &dataReader{r: io.NewSectionReader(b, base+int64(at), b.Size()-base-int64(at))}
-			if r.measure(minData) < minData {
-				continue
-			}
-			count++
-			if err := f.emit(fmt.Sprintf("data: URL %d", count), "", base64.NewDecoder(forgiving, r)); err != nil {
-				if Fatal(err) {
-					return err
-				}
-				// Where base64 ends in the middle of a group a browser shows nothing; what there was has been looked at.
-			}
-		}
-		if n < len(buf) {
-			return nil
+		if err := f.dataURLsIn(b, (*buf)[:n], base, &count); err != nil || n < len(*buf) {
+			return err
 		}
 		base += int64(n - keepBack)
+	}
+}
+
+// windows are for looking through what is not in memory.
+var windows = sync.Pool{New: func() any { b := make([]byte, window); return &b }}
+
+// dataURLsIn looks through text, which begins at base.
+func (f *finder) dataURLsIn(b *spool.Blob, text []byte, base int64, count *int) error {
+	for at := 0; ; {
+		i := indexBase64(text[at:])
+		if i < 0 {
+			return nil
+		}
+		at += i
+		if base > 0 && at <= keepBack {
+			continue // the window before had it whole
+		}
+		if !bytes.Contains(bytes.ToLower(text[max(0, at-maxMIME):at]), []byte("data:")) {
+			continue
+		}
+		r := &dataReader{r: io.NewSectionReader(b, base+int64(at), b.Size()-base-int64(at))}
+		if r.measure(minData) < minData {
+			continue
+		}
+		*count++
+		if err := f.emit(fmt.Sprintf("data: URL %d", *count), "", base64.NewDecoder(forgiving, r)); err != nil {
+			if Fatal(err) {
+				return err
+			}
+			// Where base64 ends in the middle of a group a browser shows nothing; what there was has been looked at.
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ type Emitter struct {
 
 // NewEmitter returns an Emitter for one body.
 func NewEmitter(ctx context.Context, pool *spool.Pool, lim Limits, visit func(Part) error) *Emitter {
-	return &Emitter{ctx: ctx, pool: pool, lim: lim, visit: visit, seen: make(map[[sha256.Size]byte]struct{})}
+	return &Emitter{ctx: ctx, pool: pool, lim: lim, visit: visit}
 }
 
 // Problems returns what could not be read so far.
@@ -101,6 +101,9 @@ func (e *Emitter) Emit(w *spool.Writer, path, typ string, cause error) error {
 	e.parts++
 	if e.parts > e.lim.Parts {
 		return &problem{TooMany, fmt.Errorf("more than %d parts and other readings", e.lim.Parts)}
+	}
+	if e.seen == nil {
+		e.seen = make(map[[sha256.Size]byte]struct{})
 	}
 	e.seen[b.SHA256()] = struct{}{}
 	if err := e.visit(Part{Path: path, Type: typ, Blob: b}); err != nil {

@@ -75,7 +75,11 @@ func isMail(o *scan.Object) bool {
 	if strings.HasPrefix(strings.ToLower(o.Type), "message/") {
 		return true
 	}
-	head := make([]byte, 4096)
+	const enough = 4096
+	if b, ok := o.Body.Bytes(); ok {
+		return message.Looks(b[:min(len(b), enough)])
+	}
+	head := make([]byte, enough)
 	n, err := o.Body.ReadAt(head, 0)
 	return (err == nil || errors.Is(err, io.EOF)) && message.Looks(head[:n])
 }

@@ -18,6 +18,7 @@ type Intake struct {
 	Type      string   // the declared media type
 	Encodings []string // content codings in the order in which they were applied (RFC 9110, 8.4)
 	Limit     int64    // more bytes than this are not taken; 0: the spool's limit
+	Size      int64    // how many bytes are announced, as they come; 0 or less: not known
 }
 
 // Take reads r to its end into the spool, decoded, and returns the object, whose Body the caller closes when it is not nil.
@@ -50,7 +51,9 @@ func (g *Gate) fill(o *scan.Object, src io.Reader, in Intake) error {
 	w := g.opt.Pool.NewLimited(limit)
 	defer w.Discard()
 	r := src
-	if len(in.Encodings) > 0 {
+	if len(in.Encodings) == 0 {
+		w.Expect(in.Size)
+	} else {
 		d, err := unpack.NewDecoder(src, in.Encodings, g.opt.Limits)
 		if err != nil {
 			return err

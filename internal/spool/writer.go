@@ -34,6 +34,13 @@ func (p *Pool) NewLimited(limit int64) *Writer {
 	return &Writer{pool: p, limit: min(limit, int64(p.cfg.MaxObject)), sum: sha256.New()}
 }
 
+// Expect says that about n bytes will come, so that memory for them is taken once. It promises nothing.
+func (w *Writer) Expect(n int64) {
+	if w.file == nil && w.err == nil && n > int64(cap(w.mem)) && n <= int64(w.pool.cfg.Memory) && len(w.mem) == 0 {
+		w.reserve(int(n))
+	}
+}
+
 // Write implements io.Writer. Its errors (ErrTooLarge, ErrFull, or the disk's own) stay: what was written is incomplete,
 // and Seal will refuse it.
 func (w *Writer) Write(b []byte) (int, error) {
@@ -78,10 +85,15 @@ func (w *Writer) growMemory(n int) bool {
 	if need <= cap(w.mem) {
 		return true
 	}
-	size := max(4096, cap(w.mem))
+	size := max(1024, cap(w.mem))
 	for size < need {
 		size *= 2
 	}
+	return w.reserve(size)
+}
+
+// reserve has memory hold size bytes, and says whether there is so much.
+func (w *Writer) reserve(size int) bool {
 	if !take(&w.pool.memory, int64(size)-w.reserved, w.pool.cfg.TotalMemory) {
 		return false
 	}
