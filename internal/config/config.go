@@ -18,6 +18,7 @@ import (
 	"lazaret/internal/egress"
 	"lazaret/internal/gate"
 	"lazaret/internal/intercept"
+	"lazaret/internal/listen"
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/spool"
@@ -34,6 +35,7 @@ type Config struct {
 	Redirect   Redirect       `toml:"redirect"`
 	Quarantine Quarantine     `toml:"quarantine"`
 	Admin      admin.Config   `toml:"admin"`
+	Listen     listen.Config  `toml:"listen"`
 	Scanners   []Scanner      `toml:"scanner"`
 	Policy     policy.Config  `toml:"policy"`
 	Gate       gate.Config    `toml:"gate"`
@@ -79,6 +81,7 @@ func Default() *Config {
 		POP3:       POP3{Listen: []string{"127.0.0.1:8110"}},
 		Quarantine: Quarantine{Enabled: true},
 		Admin:      admin.Default(),
+		Listen:     listeners(),
 		Policy:     policy.Default(),
 		Gate:       gate.Default(),
 		Spool:      spool.Default(),
@@ -87,6 +90,15 @@ func Default() *Config {
 		Notice:     notice.Default(),
 		Audit:      audit.Default(),
 	}
+}
+
+// listeners returns the limits of all listeners together. They are above the proxy's own, so that a client who meets
+// those hears why.
+func listeners() listen.Config {
+	c := listen.Default()
+	c.MaxConnections += c.MaxConnections / 4
+	c.MaxPerClient += c.MaxPerClient / 4
+	return c
 }
 
 func defaultStateDir() string {
@@ -181,7 +193,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		})
 		return nil, Errors(errs)
 	}
-	for _, key := range []string{"pop3.listen", "pop3.upstream", "redirect.interfaces", "redirect.exclude", "quarantine.enabled", "web.transparent"} {
+	for _, key := range []string{"pop3.listen", "pop3.upstream", "redirect.interfaces", "redirect.exclude", "quarantine.enabled"} {
 		if _, set := a.places[key]; set {
 			c.Pending = append(c.Pending, key)
 		}
@@ -211,6 +223,7 @@ func (c *Config) sections() []section {
 		{"web.tls", c.Web.TLS},
 		{"egress", c.Egress},
 		{"admin", c.Admin},
+		{"listen", c.Listen},
 		{"policy", c.Policy},
 		{"gate", c.Gate},
 		{"spool", c.Spool},

@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -60,8 +59,7 @@ type Daemon struct {
 
 	reloading sync.Mutex
 	config    *config.Config // what is in force; under reloading
-	webAt     []net.Listener
-	adminAt   net.Listener
+	at        listeners
 	failed    chan error
 	serving   sync.WaitGroup
 }
@@ -86,7 +84,7 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 	if err := d.prepare(cfg); err != nil {
 		return nil, err
 	}
-	if err := d.listen(ctx, cfg); err != nil {
+	if err := d.open(ctx, cfg); err != nil {
 		return nil, err
 	}
 	e, err := selectEngines(ctx, cfg, clamdDir(cfg), d.pool, d.log)
@@ -153,31 +151,18 @@ func (d *Daemon) outside(cfg *config.Config) error {
 		return fmt.Errorf("[web.tls]: %w", err)
 	}
 	d.dialer.Store(dialer)
-	d.interceptor.Store(i)
+	d.closeInterceptor(d.interceptor.Swap(i))
 	return nil
 }
 
-// listen opens every address, before anything slow is begun: an address that is taken is told at once.
-func (d *Daemon) listen(ctx context.Context, cfg *config.Config) error {
-	var lc net.ListenConfig
-	for _, addr := range cfg.Web.Listen {
-		l, err := lc.Listen(ctx, "tcp", addr)
-		if err != nil {
-			return fmt.Errorf("[web] listen: %w", explainListen(err))
-		}
-		d.webAt = append(d.webAt, l)
+// closeInterceptor has what i has learned written down. i may be nil.
+func (d *Daemon) closeInterceptor(i *intercept.Interceptor) {
+	if i == nil {
+		return
 	}
-	if cfg.Admin.Listen != "" {
-		l, err := lc.Listen(ctx, "tcp", cfg.Admin.Listen)
-		if err != nil {
-			return fmt.Errorf("[admin] listen: %w", explainListen(err))
-		}
-		d.adminAt = l
+	if err := i.Close(); err != nil {
+		d.log.Error("what was learned about hosts could not be written down", "error", err)
 	}
-	if len(d.webAt) == 0 {
-		return errors.New("[web] listen: there is no address to listen on: write listen = [\"127.0.0.1:3128\"]")
-	}
-	return nil
 }
 
 // servers makes the proxy and the console.
@@ -191,7 +176,7 @@ func (d *Daemon) servers(cfg *config.Config) error {
 		Scanners:   d.ScannerStatus,
 		Spool:      d.spoolUsage,
 		CA:         func() *x509.Certificate { return d.ca.Certificate() },
-		Ready:      func(context.Context) []string { return nil },
+		Ready:      d.unready,
 		ProxyAddrs: d.proxyAddrs,
 		Records:    d.audit,
 		Metrics:    d.audit.Registry(),
@@ -205,34 +190,12 @@ func (d *Daemon) servers(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("[web]: %w", err)
 	}
-	return d.audit.Watch(audit.Gauges{Version: d.opt.Version, Scanners: d.ScannerStatus, Spool: d.spoolUsage, Output: d.output.Status})
+	return d.audit.Watch(audit.Gauges{Version: d.opt.Version, Scanners: d.ScannerStatus, Spool: d.spoolUsage, Output: d.output.Status, Connections: d.connections, Cache: d.gate.Cached})
 }
 
 func (d *Daemon) spoolUsage() (memory, disk int64) {
 	u := d.pool.Usage()
 	return u.Memory, u.Disk
-}
-
-func (d *Daemon) proxyAddrs() []string {
-	out := make([]string, len(d.webAt))
-	for i, l := range d.webAt {
-		out[i] = l.Addr().String()
-	}
-	return out
-}
-
-// own lists the addresses that this gateway listens on: connecting to them would be a loop.
-func (d *Daemon) own() []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, l := range append([]net.Listener{d.adminAt}, d.webAt...) {
-		if l == nil {
-			continue
-		}
-		if a, ok := l.Addr().(*net.TCPAddr); ok {
-			out = append(out, a.AddrPort())
-		}
-	}
-	return out
 }
 
 // serve has every listener served. One that fails ends the gateway.
@@ -249,11 +212,14 @@ func (d *Daemon) serve() {
 			}
 		})
 	}
-	for _, l := range d.webAt {
+	for _, l := range d.at.web {
 		run("web proxy", l, d.web.Serve)
 	}
-	if d.adminAt != nil {
-		run("console", d.adminAt, d.admin.Serve)
+	for _, l := range d.at.webSeen {
+		run("transparent web proxy", l, d.web.ServeTransparent)
+	}
+	if d.at.admin != nil {
+		run("console", d.at.admin, d.admin.Serve)
 	}
 }
 
@@ -267,8 +233,13 @@ func (d *Daemon) fail(err error) {
 // Failed gives the error of a listener that cannot go on.
 func (d *Daemon) Failed() <-chan error { return d.failed }
 
-// ProxyAddr returns the address of the first explicit-proxy listener.
-func (d *Daemon) ProxyAddr() string { return d.webAt[0].Addr().String() }
+// ProxyAddr returns the address of the first explicit-proxy listener; empty where there is none.
+func (d *Daemon) ProxyAddr() string {
+	if len(d.at.web) == 0 {
+		return ""
+	}
+	return d.at.web[0].Addr().String()
+}
 
 // CA returns the certificate authority.
 func (d *Daemon) CA() *intercept.CA { return d.ca }
@@ -285,6 +256,7 @@ func (d *Daemon) Close(ctx context.Context) error {
 	defer cancel()
 	errs := []error{d.web.Shutdown(ctx), d.admin.Shutdown(ctx)}
 	d.serving.Wait()
+	d.closeInterceptor(d.interceptor.Load())
 	d.gate.Close()
 	d.engines.Load().close()
 	d.log.Info("the gateway has ended")
@@ -294,11 +266,8 @@ func (d *Daemon) Close(ctx context.Context) error {
 
 // abandon gives back what a start that failed had taken.
 func (d *Daemon) abandon() {
-	for _, l := range append([]net.Listener{d.adminAt}, d.webAt...) {
-		if l != nil {
-			_ = l.Close() // nobody has connected yet
-		}
-	}
+	d.at.close()
+	d.closeInterceptor(d.interceptor.Swap(nil))
 	if e := d.engines.Load(); e != nil {
 		e.close()
 	}

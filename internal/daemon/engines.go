@@ -168,8 +168,11 @@ func (d *Daemon) announce(cfg *config.Config, e *engines) {
 	for _, a := range d.proxyAddrs() {
 		d.log.Info("proxy for HTTP and HTTPS", "address", a)
 	}
-	if d.adminAt != nil {
-		d.log.Info("console", "url", "http://"+d.adminAt.Addr().String()+"/")
+	for _, l := range d.at.webSeen {
+		d.log.Info("proxy for redirected traffic", "address", l.Addr().String())
+	}
+	if d.at.admin != nil {
+		d.log.Info("console", "url", "http://"+d.at.admin.Addr().String()+"/")
 	}
 	d.log.Info("clients must trust this certificate authority", "certificate", caDir(cfg)+"/ca.pem")
 	d.log.Info("objects are judged by", "engines", e.words)

@@ -9,6 +9,7 @@ import (
 	"lazaret/internal/scan"
 
 	"github.com/maypok86/otter/v2"
+	"github.com/maypok86/otter/v2/stats"
 )
 
 // key is what a verdict depends on: the bytes, and the engines with their signatures.
@@ -34,7 +35,7 @@ type flight struct {
 func newCache(size int) *cache {
 	return &cache{
 		seed:    maphash.MakeSeed(),
-		entries: otter.Must(&otter.Options[key, scan.Verdict]{MaximumSize: size}),
+		entries: otter.Must(&otter.Options[key, scan.Verdict]{MaximumSize: size, StatsRecorder: stats.NewCounter()}),
 		flying:  make(map[key]*flight),
 	}
 }
@@ -91,3 +92,11 @@ func (g *Gate) fly(ctx context.Context, s *state, o *scan.Object, k key, f *flig
 
 // definite says whether a verdict is worth remembering: it would be the same the next time.
 func definite(v scan.Verdict) bool { return v.Outcome == scan.Clean || v.Outcome == scan.Infected }
+
+// Cached returns how many verdicts are remembered, and how many were given up for lack of room.
+func (g *Gate) Cached() (entries int64, evicted uint64) {
+	if g.cache == nil {
+		return 0, 0
+	}
+	return int64(g.cache.entries.EstimatedSize()), g.cache.entries.Stats().Evictions
+}
