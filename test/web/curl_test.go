@@ -1,10 +1,13 @@
 package web
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -127,18 +130,44 @@ func TestEventStreamFlows(t *testing.T) {
 }
 
 func TestEventStreamWithAVirusIsCutOff(t *testing.T) {
+	first := make(chan struct{})
 	o := harness.NewPlainOrigin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprint(w, "data: first\n\n")
 		w.(http.Flusher).Flush()
+		select { // what comes together is judged together
+		case <-first:
+		case <-r.Context().Done():
+			return
+		}
 		fmt.Fprintf(w, "data: %s\n\n", scan.EICAR())
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	}))
 	g := harness.Start(t, nil)
-	r := curl(t, g, "-N", "--max-time", "10", o.URL+"/")
-	if !strings.Contains(string(r.body), "first") || bytes.Contains(r.body, scan.EICAR()) {
-		t.Errorf("came %q", r.body)
+	cmd := exec.Command("curl", "-sN", "--max-time", "30", "-x", "http://"+g.Proxy, o.URL+"/")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	line, err := lines.ReadString('\n')
+	if line != "data: first\n" {
+		t.Errorf("the first event came as %q, %v", line, err)
+	}
+	close(first)
+	rest, err := io.ReadAll(lines)
+	if err != nil {
+		t.Error(err)
+	}
+	if bytes.Contains(rest, scan.EICAR()) {
+		t.Errorf("after it came %q", rest)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("curl took the stream for complete")
 	}
 	if !strings.Contains(g.Log.String(), "Eicar") {
 		t.Error("the log says nothing of it")
