@@ -30,6 +30,9 @@ import (
 // drainTime is how long requests under way may take after TERM.
 const drainTime = 30 * time.Second
 
+// pace has the garbage collector paced once in a process.
+var pace sync.Once
+
 // Options say how a Daemon is started.
 type Options struct {
 	// Config are the settings; File is where they came from, and what a reload reads again, empty for none.
@@ -96,6 +99,7 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 	if err := d.servers(cfg); err != nil {
 		return nil, err
 	}
+	pace.Do(paceGC)
 	d.serve()
 	d.announce(cfg, e)
 	return d, nil

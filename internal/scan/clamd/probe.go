@@ -155,13 +155,32 @@ func mayBeHTML(head []byte) bool {
 	if bytes.HasPrefix(head, ebcdicXML) {
 		return true
 	}
-	lower := bytes.ToLower(bytes.ReplaceAll(head, []byte{0}, nil))
-	for _, m := range htmlMarks {
-		if bytes.Contains(lower, m) {
-			return true
+	// Every mark begins with "<". This runs for each object, so that it allocates nothing.
+	var text [headSize]byte
+	n := 0
+	for _, c := range head[:min(len(head), headSize)] {
+		if c == 0 {
+			continue
 		}
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		text[n] = c
+		n++
 	}
-	return false
+	for rest := text[:n]; ; {
+		at := bytes.IndexByte(rest, '<')
+		if at < 0 {
+			return false
+		}
+		rest = rest[at:]
+		for _, m := range htmlMarks {
+			if bytes.HasPrefix(rest, m) {
+				return true
+			}
+		}
+		rest = rest[1:]
+	}
 }
 
 // unread are the beginnings that make clamd say OK without a look at what follows (its type CL_TYPE_IGNORED).
