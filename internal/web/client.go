@@ -26,6 +26,7 @@ type client struct {
 	scheme  string
 	to      authority
 	pinned  *origin
+	below   *cork // what HTTP/1.1's writes go out by; nil elsewhere
 
 	// reading says that net/http is reading a request: what it writes then is an error of its own.
 	reading atomic.Bool

@@ -195,6 +195,8 @@ func (s *Server) open(nc net.Conn, target intercept.Target, f policy.Facts) {
 	if !ok {
 		return
 	}
+	below := &cork{Conn: nc}
+	nc = below
 	sess, err := s.opt.Interceptor.Accept(ctx, nc, target)
 	switch {
 	case err != nil:
@@ -211,7 +213,7 @@ func (s *Server) open(nc net.Conn, target intercept.Target, f policy.Facts) {
 		s.carry(sess.Raw, sess.RawOrigin, f, "tunnel", "tunnel: "+sess.Reason)
 	case (sess.Mode == intercept.Inspect && sess.Client != nil) || sess.Mode == intercept.Plain:
 		defer done()
-		s.serveSession(ctx, sess, nc)
+		s.serveSession(ctx, sess, below)
 	default:
 		defer done()
 		kind, detail := notice.NotTLS, sess.Reason

@@ -15,7 +15,7 @@ import (
 
 // serveSession has the inner server serve an opened connection. It returns at once: what is left of the goroutines and
 // buffers that the connection began with is given back.
-func (s *Server) serveSession(ctx context.Context, sess *intercept.Session, nc net.Conn) {
+func (s *Server) serveSession(ctx context.Context, sess *intercept.Session, nc *cork) {
 	c := &client{
 		addr: sess.Target.Client, local: addrPort(nc.LocalAddr()), session: sess, scheme: "https",
 		to: authority{host: sess.Target.Host, port: sess.Target.Port},
@@ -45,6 +45,7 @@ func (s *Server) serveSession(ctx context.Context, sess *intercept.Session, nc n
 	if c.pinned == nil {
 		c.pinned = &origin{ended: true} // nothing leaves
 	}
+	c.below = nc
 	s.visit(c, s.newVisit(c))
 }
 

@@ -251,6 +251,9 @@ func (c *call) deliver(resp *http.Response, h http.Header, o *scan.Object) {
 		return
 	}
 	c.deliverHead(resp, h)
+	if _, inMemory := o.Body.Bytes(); inMemory {
+		c.c.below.hold()
+	}
 	if err := c.send(o.Body.NewReader()); err != nil {
 		c.s.opt.Log.Debug("a client did not take its answer", "client", c.c.addr, "url", c.facts.URL, "error", err)
 		c.abort()
@@ -264,6 +267,7 @@ func (c *call) send(body io.Reader) error {
 	buf := sendBuffers.Get().(*[]byte)
 	_, err := io.CopyBuffer(onlyWriter{out}, onlyReader{body}, *buf)
 	sendBuffers.Put(buf)
+	err = errors.Join(err, c.c.below.release())
 	if slow := stop(); slow != nil {
 		return slow
 	}
