@@ -81,42 +81,45 @@ func (d *doctor) examine(ctx context.Context, f *flags) {
 		return
 	}
 	d.cfg, d.file = cfg, file
-	if err := daemon.Check(cfg); err != nil {
-		d.note("settings", levelFail, err.Error(), "correct "+file)
-		return
+	// The check reads the CA, too: a fault of the CA is not one of the settings.
+	if d.authority() {
+		if err := daemon.Check(cfg); err != nil {
+			d.note("settings", levelFail, err.Error(), "correct "+file)
+			return
+		}
 	}
 	d.note("settings", levelOK, file, "")
 	for _, key := range cfg.Pending {
 		d.note("settings", levelWarn, key+" has no effect in this version", "remove it, to be warned of nothing")
 	}
-	d.authority()
 	d.disk()
 	d.clock()
 	d.scanners(ctx)
 	d.listeners(ctx)
 }
 
-// authority looks at the CA's validity, its key, and who can read it.
-func (d *doctor) authority() {
+// authority looks at the CA's validity, its key, and who can read it. It says whether the CA can be used, or made.
+func (d *doctor) authority() bool {
 	const what = "certificate authority"
 	dir := filepath.Join(d.cfg.StateDir, "ca")
 	ca, err := intercept.LoadCA(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		d.note(what, levelWarn, "there is none in "+dir, "start the gateway once, or run \"lazaret ca init\"; or name the right --state-dir")
-		return
+		return true
 	case err != nil:
 		d.note(what, levelFail, err.Error(), "as it says; clients see no page over HTTPS meanwhile")
-		return
+		return false
 	}
 	cert := ca.Certificate()
 	left := time.Until(cert.NotAfter)
 	seen := fmt.Sprintf("%s, valid until %s, SHA-256 %s", filepath.Join(dir, "ca.pem"), cert.NotAfter.Format("2006-01-02"), intercept.Fingerprint(cert))
 	if left < 60*24*time.Hour {
 		d.note(what, levelWarn, seen, "it ends soon: run \"lazaret ca rotate\", and give clients the new certificate")
-		return
+		return true
 	}
 	d.note(what, levelOK, seen, "")
+	return true
 }
 
 // disk looks at the room where objects wait.

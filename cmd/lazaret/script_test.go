@@ -1,0 +1,71 @@
+package main
+
+import (
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"lazaret/internal/scan"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"lazaret": func() { os.Exit(lazaretMain()) }})
+}
+
+// TestScripts runs the command as its users do; see testdata/script. Each script finds eicar.com, eicar.zip, eicar.com.gz and
+// clean.zip in its folder, and the files are made here because no file of the repository is to hold EICAR.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"),
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
+			e.Setenv("HOME", e.WorkDir)
+			for name, content := range map[string][]byte{
+				"eicar.com":    scan.EICAR(),
+				"eicar.zip":    zipOf(t, "eicar.com", scan.EICAR()),
+				"eicar.com.gz": gzipOf(t, scan.EICAR()),
+				"clean.zip":    zipOf(t, "readme.txt", []byte("nothing to see")),
+			} {
+				if err := os.WriteFile(filepath.Join(e.WorkDir, name), content, 0o600); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	})
+}
+
+func zipOf(t *testing.T, name string, content []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	w, err := z.Create(name)
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func gzipOf(t *testing.T, content []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
