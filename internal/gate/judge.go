@@ -19,6 +19,16 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return 
 // Judge decides about o, records the decision, and returns it together with what a peer may be told about it. It always
 // returns: within the configured timeout, or soon after ctx has ended.
 func (g *Gate) Judge(ctx context.Context, f policy.Facts, o *scan.Object) (policy.Decision, notice.Notice) {
+	return g.judge(ctx, f, "", o)
+}
+
+// JudgePart is Judge for one of very many small objects of the same connection (a WebSocket's messages). Kind is the fixed
+// word that Exempt has recorded the connection under. Those that were found clean are not recorded one by one.
+func (g *Gate) JudgePart(ctx context.Context, f policy.Facts, kind string, o *scan.Object) (policy.Decision, notice.Notice) {
+	return g.judge(ctx, f, kind, o)
+}
+
+func (g *Gate) judge(ctx context.Context, f policy.Facts, partOf string, o *scan.Object) (policy.Decision, notice.Notice) {
 	s := g.acquire()
 	defer s.using.RUnlock()
 	start := time.Now()
@@ -35,8 +45,11 @@ func (g *Gate) Judge(ctx context.Context, f policy.Facts, o *scan.Object) (polic
 		sum := o.Body.SHA256()
 		n.Size, n.SHA256 = o.Body.Size(), hex.EncodeToString(sum[:])
 	}
+	if partOf != "" && v.Outcome == scan.Clean && d.Action == policy.Pass {
+		return d, n
+	}
 	g.opt.Sink.Record(audit.Record{
-		Time: start, Event: audit.Object, Reference: n.Reference, Facts: f, Verdict: v, Decision: d,
+		Time: start, Event: audit.Object, Kind: partOf, Reference: n.Reference, Facts: f, Verdict: v, Decision: d,
 		Size: n.Size, SHA256: n.SHA256, Cached: cached, Receive: o.Took, Scan: time.Since(start), Detail: v.Detail,
 	})
 	return d, n

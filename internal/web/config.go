@@ -35,6 +35,8 @@ type Config struct {
 	StallTimeout  units.Duration `toml:"stall_timeout" doc:"how long a body may come to a standstill, from a site or with a client"`
 	MinRate       units.Size     `toml:"min_rate" doc:"bytes a second that a body must keep up, taken over a minute; 0: any"`
 	StreamTimeout units.Duration `toml:"stream_timeout" doc:"how long tunnels, WebSockets and event streams may be silent"`
+
+	WebSocket WebSocketConfig `toml:"websocket"`
 }
 
 // Default returns the settings that work without a file.
@@ -54,6 +56,7 @@ func Default() Config {
 		StallTimeout:         units.Duration(2 * time.Minute),
 		MinRate:              64,
 		StreamTimeout:        units.Duration(2 * time.Hour),
+		WebSocket:            defaultWebSocket(),
 	}
 }
 
@@ -106,7 +109,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: must be greater than zero, such as \"2m\"", d.key))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.WebSocket.problems()...)...)
 }
 
 func checkAddresses(key string, addrs []string) []error {

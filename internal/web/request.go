@@ -34,6 +34,13 @@ func (x *exchange) forward() {
 	ctx, cancel := x.context()
 	defer cancel(nil)
 	call := &call{exchange: x, cancel: cancel, upgrade: upgradeWanted(x.r)}
+	if call.upgrade == webSocket {
+		var err error
+		if call.extensions, err = offerWebSocket(x.r, x.r.Header); err != nil {
+			x.refuse(notice.NotSupported, err.Error(), "")
+			return
+		}
+	}
 	if grpc(x.r) {
 		call.stream = true
 		f := x.facts
@@ -61,7 +68,9 @@ type call struct {
 	upload  *scan.Object // nil: none, or streamed
 	stream  bool         // the request's content goes on as it comes
 	upgrade string       // the protocol that the client wants to switch to
-	marked  bool         // a condition of the request named a validator that we had marked
+	// extensions are what it is offered of a WebSocket's.
+	extensions string
+	marked     bool // a condition of the request named a validator that we had marked
 }
 
 // takeUpload takes the request's content in and has it judged; ok is false where the request has been answered because of

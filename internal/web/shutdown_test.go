@@ -39,7 +39,7 @@ func TestShutdownLetsWorkEnd(t *testing.T) {
 	if _, err := http.ReadResponse(tunnel.br, &http.Request{Method: http.MethodHead}); err != nil {
 		t.Fatal(err)
 	}
-	socket := r.dial().send("GET " + sockets.URL + "/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	socket := r.dial().send("GET " + sockets.URL + "/ HTTP/1.1\r\nHost: x\r\n" + wsHead)
 	if resp, err := http.ReadResponse(socket.br, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatal(resp, err)
 	}

@@ -3,8 +3,6 @@ package web
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha1"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -142,35 +140,33 @@ func TestGRPCThatAnswersWithAFileIsHeld(t *testing.T) {
 	wantPage(t, resp, body, 403, notice.Infected)
 }
 
-// socketOrigin switches to WebSocket, by hand, and echoes bytes.
-func socketOrigin(w http.ResponseWriter, r *http.Request) {
-	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || !strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade") {
+// echoOrigin switches to a protocol that nobody knows, and echoes bytes.
+func echoOrigin(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Upgrade") != "echo/1" || !strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade") {
 		http.Error(w, "not an upgrade", http.StatusUpgradeRequired)
 		return
 	}
-	sum := sha1.Sum([]byte(r.Header.Get("Sec-Websocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	c, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return
 	}
 	defer c.Close()
-	fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\nhello",
-		base64.StdEncoding.EncodeToString(sum[:]))
+	_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo/1\r\nX-Greeting: hi\r\n\r\nhello")
 	_, _ = io.Copy(c, rw)
 }
 
-func TestWebSocketIsCarried(t *testing.T) {
+func TestOtherUpgradesAreCarried(t *testing.T) {
 	r := newRig(t)
-	plain, secure := r.origin(socketOrigin), r.tlsOrigin(socketOrigin)
+	plain, secure := r.origin(echoOrigin), r.tlsOrigin(echoOrigin)
 	hostport := secure.Listener.Addr().String()
-	head := "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+	head := "Connection: keep-alive, Upgrade\r\nUpgrade: Echo/1\r\n\r\n"
 	for name, c := range map[string]*rawConn{
-		"http":  r.dial().send("GET " + plain.URL + "/ws HTTP/1.1\r\nHost: x\r\n" + head + "early "),
-		"https": r.connect(hostport).send("GET /ws HTTP/1.1\r\nHost: " + hostport + "\r\n" + head + "early "),
+		"http":  r.dial().send("GET " + plain.URL + "/x HTTP/1.1\r\nHost: x\r\n" + head + "early "),
+		"https": r.connect(hostport).send("GET /x HTTP/1.1\r\nHost: " + hostport + "\r\n" + head + "early "),
 	} {
 		resp, err := http.ReadResponse(c.br, &http.Request{Method: http.MethodGet})
-		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != "websocket" ||
-			resp.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != "echo/1" ||
+			resp.Header.Get("X-Greeting") != "hi" {
 			t.Fatalf("%s: %+v, %v", name, resp, err)
 		}
 		c.send("late")
@@ -182,7 +178,7 @@ func TestWebSocketIsCarried(t *testing.T) {
 		c.Close()
 	}
 	for _, proto := range []string{"http", "https"} {
-		r.audit.wait(t, "the upgrade", func(x audit.Record) bool { return exempted("upgrade to websocket")(x) && x.Facts.Protocol == proto })
+		r.audit.wait(t, "the upgrade", func(x audit.Record) bool { return exempted("upgrade to echo/1")(x) && x.Facts.Protocol == proto })
 	}
 }
 
@@ -202,12 +198,12 @@ func TestUpgradesThatAreWaysAroundAreNotAskedFor(t *testing.T) {
 func TestRefusedUpgradeIsAnOrdinaryAnswer(t *testing.T) {
 	r := newRig(t)
 	addr := r.canned("HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: foo/2\r\nContent-Length: 2\r\n\r\nno")
-	c := r.dial().send("GET http://" + addr + "/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	c := r.dial().send("GET http://" + addr + "/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: foo/1\r\n\r\n")
 	if resp, body := c.response("GET"); resp.StatusCode != http.StatusUpgradeRequired || body != "no" || resp.Header.Get("Upgrade") != "foo/2" {
 		t.Errorf("%s %v %q", resp.Status, resp.Header, body)
 	}
 	other := r.canned("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n")
-	resp, body := r.dial().send("GET http://" + other + "/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").response("GET")
+	resp, body := r.dial().send("GET http://" + other + "/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: foo/1\r\n\r\n").response("GET")
 	wantPage(t, resp, body, 502, notice.OriginProtocol)
 }
 
@@ -223,11 +219,11 @@ func TestSilentStreamsEnd(t *testing.T) {
 		} else {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
 		}
-		_, _ = br.ReadByte()
+		_, _ = io.Copy(io.Discard, br)
 	})
 	for _, request := range []string{
 		"GET http://" + addr + "/events HTTP/1.1\r\nHost: x\r\n\r\n",
-		"GET http://" + addr + "/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+		"GET http://" + addr + "/ws HTTP/1.1\r\nHost: x\r\n" + wsHead,
 	} {
 		c := r.dial().send(request)
 		if _, err := http.ReadResponse(c.br, nil); err != nil {
