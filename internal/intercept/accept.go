@@ -27,12 +27,13 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 			_ = s.Close() // the origin's connection, if it came to that
 			s, err = nil, fmt.Errorf("opening a connection: panic: %v", p)
 		}
+		i.outcome(s, err)
 		if err != nil {
 			_ = client.Close()
 		}
 	}()
 	s = &Session{Target: t, Raw: client}
-	s.Decision = i.Decide(ctx, t)
+	s.Decision = i.decide(ctx, t)
 	s.redial = func(context.Context) (*tls.Conn, error) { return nil, errNoOrigin }
 	switch s.Mode {
 	case Refuse:
@@ -58,6 +59,19 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 		return s, nil
 	}
 	return s, i.acceptTLS(ctx, s, first.hello)
+}
+
+// outcome counts how a connection went that Accept has ended with.
+func (i *Interceptor) outcome(s *Session, err error) {
+	if s == nil || err != nil {
+		return
+	}
+	i.count(s.Decision)
+	if s.Fault != nil {
+		if n := i.counts.faults[s.Fault.Kind]; n != nil {
+			n.Add(1)
+		}
+	}
 }
 
 // errNoOrigin is the answer of Redial for sessions that have no origin to dial.
@@ -94,7 +108,7 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return i.answer(ctx, s, h, name, nil)
 	}
 	// The name of redirected traffic, or behind an address, is known only now.
-	switch s.Decision = i.Decide(ctx, s.Target); s.Mode {
+	switch s.Decision = i.decide(ctx, s.Target); s.Mode {
 	case Refuse:
 		return nil
 	case Tunnel:
@@ -129,7 +143,9 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return i.faulty(ctx, s, h, name, err)
 	}
 	s.Origin = conn
-	if err := i.answer(ctx, s, h, name, o); err != nil {
+	err = i.answer(ctx, s, h, name, o)
+	i.pinned(s.Target, name, err)
+	if err != nil {
 		_ = s.Origin.Close()
 		return err
 	}

@@ -20,6 +20,8 @@ type Config struct {
 	FetchIntermediates bool           `toml:"fetch_intermediates" doc:"fetch intermediate certificates that an origin forgot to send, from where its certificate says"`
 	ClientCertificates string         `toml:"client_certificates" doc:"what happens where an origin asks for a client certificate, which only the browser has: \"tunnel\" passes the connection through unopened and remembers the host, \"anonymous\" answers that there is none and scans on, \"refuse\" shows a page"`
 	Learned            units.Duration `toml:"learned" doc:"how long a host that asked for a client certificate is remembered and passed through"`
+	PinnedAlerts       int            `toml:"pinned_alerts" doc:"after how many refusals of our certificates for one host, each within an hour of the last, a client that accepts them for other hosts is passed through to that host (applications with certificates built in); 0: never"`
+	Pinned             units.Duration `toml:"pinned" doc:"how long such a client is passed through to that host"`
 	HelloTimeout       units.Duration `toml:"hello_timeout" doc:"how long a client may take for its first message"`
 	HandshakeTimeout   units.Duration `toml:"handshake_timeout" doc:"how long a TLS handshake may take, on each side"`
 	Certificates       int            `toml:"certificates" doc:"how many leaf certificates are kept in memory"`
@@ -55,6 +57,8 @@ func Default() Config {
 		MinVersion:         "1.2",
 		ClientCertificates: certsTunnel,
 		Learned:            units.Duration(30 * 24 * time.Hour),
+		PinnedAlerts:       3,
+		Pinned:             units.Duration(12 * time.Hour),
 		HelloTimeout:       units.Duration(10 * time.Second),
 		HandshakeTimeout:   units.Duration(15 * time.Second),
 		Certificates:       4096,
@@ -85,6 +89,12 @@ func (c Config) Validate() error {
 	}
 	if c.Learned <= 0 {
 		bad("learned", "must be greater than zero")
+	}
+	if c.PinnedAlerts < 0 {
+		bad("pinned_alerts", "must not be negative; 0 switches it off")
+	}
+	if c.Pinned <= 0 {
+		bad("pinned", "must be greater than zero; to switch it off set pinned_alerts to 0")
 	}
 	if c.HelloTimeout <= 0 {
 		bad("hello_timeout", "must be greater than zero")

@@ -8,8 +8,25 @@ import (
 )
 
 // Decide says what will be done with a connection to t, by what is known before anything is sent: the tunnel lists, what
-// was learned, and whether the target makes sense. Accept asks it itself; `explain` shows it.
-func (i *Interceptor) Decide(_ context.Context, t Target) Decision {
+// was learned, and whether the target makes sense. Accept asks it itself. One that leaves nothing for Accept to do, as the
+// caller tunnels or refuses by it, is counted here. ctx bounds the look-up of the tunnel zones.
+func (i *Interceptor) Decide(ctx context.Context, t Target) Decision {
+	d := i.decide(ctx, t)
+	if d.Mode == Tunnel || d.Mode == Refuse {
+		i.count(d)
+	}
+	return d
+}
+
+// count counts a decision by what it is and why.
+func (i *Interceptor) count(d Decision) {
+	if n := i.counts.decisions[Decision{Mode: d.Mode, Rule: d.Rule}]; n != nil {
+		n.Add(1)
+	}
+}
+
+// decide is Decide, uncounted.
+func (i *Interceptor) decide(_ context.Context, t Target) Decision {
 	host, err := canonicalHost(t.Host)
 	if err != nil {
 		return Decision{Refuse, "the target is not a host name or an address", RuleTarget}
@@ -32,8 +49,14 @@ func (i *Interceptor) Decide(_ context.Context, t Target) Decision {
 			return Decision{Tunnel, l.name + ": the network of " + addr.String(), l.rule}
 		}
 	}
-	if e, ok := i.learned.get(learnedKey(host, t)); ok {
+	key := learnedKey(host, t)
+	if e, ok := i.learned.get(key); ok {
 		return Decision{Tunnel, "learned: " + e.Reason + "; remembered until " + date(e.Until), RuleLearned}
+	}
+	if client := clientOf(t); client.IsValid() && i.cfg.PinnedAlerts > 0 {
+		if e, ok := i.learned.get(Learned{Host: key, Client: client.String()}.key()); ok {
+			return Decision{Tunnel, "pinned: " + e.Reason + "; remembered until " + date(e.Until), RulePinned}
+		}
 	}
 	return Decision{Inspect, "nothing says otherwise", RuleNone}
 }

@@ -29,7 +29,7 @@ type Explanation struct {
 // nothing is learned, counted or answered. With dial the origin is connected to and verified as for a browser that speaks
 // HTTP/2, whatever the decision; what that finds is part of the explanation, and not the error. ctx bounds it.
 func (i *Interceptor) Explain(ctx context.Context, t Target, dial bool) Explanation {
-	x := Explanation{Decision: i.Decide(ctx, t)}
+	x := Explanation{Decision: i.decide(ctx, t)}
 	name, err := canonicalHost(t.Host)
 	if err == nil && name == "" && t.Addr.IsValid() {
 		name = t.Addr.Addr().Unmap().String()

@@ -45,11 +45,21 @@ type Interceptor struct {
 	sessions *sessions
 	issuers  *issuers
 	proofs   *lru[string, bool]
+	pins     *pins
 	counts   counters
 }
 
 type counters struct {
 	minted, exceptions, resumed atomic.Int64
+	decisions                   map[Decision]*atomic.Int64 // by mode and rule, with an empty reason; not written to
+	faults                      map[FaultKind]*atomic.Int64
+}
+
+// DecisionCount is how many connections had one outcome for one sort of reason.
+type DecisionCount struct {
+	Mode  Mode
+	Rule  Rule
+	Count int64
 }
 
 // Stats are counts since the start, and sizes at the moment.
@@ -59,15 +69,32 @@ type Stats struct {
 	Exceptions   int64 // faults that an exception let pass
 	Resumed      int64 // sessions that both sides resumed
 	Sessions     int   // kept in memory, to be resumed
-	Learned      int   // hosts remembered to ask for client certificates
+	Learned      int   // hosts, or pairs of client and host, that are passed through for what they did
+
+	// Decisions has an entry for each mode and rule, and Faults one for each kind, so that metrics know all of them from
+	// the start. A connection counts once, by its last decision; one that failed before it was decided does not.
+	Decisions []DecisionCount
+	Faults    map[FaultKind]int64 // of origins, as they were shown to clients
 }
 
 // Stats returns the counts.
 func (i *Interceptor) Stats() Stats {
-	return Stats{
+	st := Stats{
 		Minted: i.counts.minted.Load(), Certificates: i.leaves.cache.size(), Exceptions: i.counts.exceptions.Load(),
 		Resumed: i.counts.resumed.Load(), Sessions: i.sessions.store.size(), Learned: i.learned.hosts.size(),
+		Faults: make(map[FaultKind]int64, len(faultKinds)),
 	}
+	for _, r := range rules {
+		for m := range Mode(len(modeNames)) {
+			if n := i.counts.decisions[Decision{Mode: m, Rule: r}]; n != nil {
+				st.Decisions = append(st.Decisions, DecisionCount{m, r, n.Load()})
+			}
+		}
+	}
+	for k, n := range i.counts.faults {
+		st.Faults[k] = n.Load()
+	}
+	return st
 }
 
 // New returns an Interceptor that signs with ca and dials with d, and an error when cfg cannot be used.
@@ -79,6 +106,15 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 		return nil, errors.New("intercept: a CA and a dialer are needed")
 	}
 	i := &Interceptor{cfg: cfg, ca: ca, dialer: d, log: opt.Logger, now: opt.Now}
+	i.counts.decisions, i.counts.faults = map[Decision]*atomic.Int64{}, map[FaultKind]*atomic.Int64{}
+	for r, modes := range ruleModes {
+		for _, m := range modes {
+			i.counts.decisions[Decision{Mode: m, Rule: r}] = &atomic.Int64{}
+		}
+	}
+	for _, k := range faultKinds {
+		i.counts.faults[k] = &atomic.Int64{}
+	}
 	if i.log == nil {
 		i.log = slog.Default()
 	}
@@ -110,6 +146,7 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 		return nil, err
 	}
 	i.issuers = newIssuers(d, i.now)
+	i.pins = newPins(i.now)
 	i.proofs = newLRU[string, bool](maxProofs, i.now)
 	i.learned = newLearnedHosts(opt.StateDir, i.log, i.now)
 	return i, nil

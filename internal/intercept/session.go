@@ -55,11 +55,18 @@ const (
 	RuleUnproven          Rule = "unproven"           // on a tunnel list, but the origin does not prove the name: inspected
 )
 
-// rules lists all of them.
-var rules = []Rule{
-	RuleNone, RuleTarget, RuleProtocol, RuleClients, RuleList, RuleFile, RuleZone, RuleLearned, RulePinned,
-	RuleClientCertificate, RuleUnproven,
-}
+// rules lists all of them, and ruleModes what they can lead to.
+var (
+	rules = []Rule{
+		RuleNone, RuleTarget, RuleProtocol, RuleClients, RuleList, RuleFile, RuleZone, RuleLearned, RulePinned,
+		RuleClientCertificate, RuleUnproven,
+	}
+	ruleModes = map[Rule][]Mode{
+		RuleNone: {Inspect}, RuleTarget: {Refuse, Inspect}, RuleProtocol: {Refuse, Plain}, RuleClients: {Tunnel},
+		RuleList: {Tunnel}, RuleFile: {Tunnel}, RuleZone: {Tunnel}, RuleLearned: {Tunnel}, RulePinned: {Tunnel},
+		RuleClientCertificate: {Tunnel}, RuleUnproven: {Inspect},
+	}
+)
 
 // Decision is a mode and the reason for it, in words for the log and for `lazaret explain`, and as a word for metrics.
 type Decision struct {
@@ -116,6 +123,12 @@ const (
 	FaultOwnCA       FaultKind = "own-ca" // signed by this gateway's CA
 	FaultNotAllowed  FaultKind = "not-allowed"
 )
+
+// faultKinds lists all of them.
+var faultKinds = []FaultKind{
+	FaultUnreachable, FaultHandshake, FaultUntrusted, FaultSelfSigned, FaultName, FaultExpired, FaultNotYetValid, FaultRevoked,
+	FaultWeak, FaultMalformed, FaultOwnCA, FaultNotAllowed,
+}
 
 // Fault is why an origin is not to be talked to.
 type Fault struct {

@@ -1,0 +1,105 @@
+package intercept
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"reflect"
+	"sync"
+	"time"
+)
+
+// The bounds of what is known about clients. A client that has accepted a certificate of ours within acceptedLife has our
+// CA; its alerts count for alertWindow after the first of them.
+const (
+	maxAlerts    = 10_000
+	alertWindow  = time.Hour
+	maxAccepted  = 10_000
+	acceptedLife = 24 * time.Hour
+)
+
+// pins counts the alerts by which clients refuse our certificates. A client that accepts them for other names, and refuses
+// each one for this name, has the origin's certificate built in: it can only be let through, or do without the origin. One
+// that has never accepted any has not got our CA, and is not let past the scanner for that.
+type pins struct {
+	mu       sync.Mutex
+	alerts   *lru[string, int]          // by host:port and client
+	accepted *lru[netip.Addr, struct{}] // clients that have our CA
+}
+
+func newPins(now func() time.Time) *pins {
+	return &pins{alerts: newLRU[string, int](maxAlerts, now), accepted: newLRU[netip.Addr, struct{}](maxAccepted, now)}
+}
+
+// refused counts one alert of a client for what learned entry e would be about, and returns how many there were.
+func (p *pins) refused(key string, now time.Time) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, _ := p.alerts.get(key)
+	n++
+	p.alerts.put(key, n, now.Add(alertWindow))
+	return n
+}
+
+// pinned looks at how the handshake with a client ended that was given a leaf for a verified origin, and has connections
+// of this client to this name passed through where it has refused our certificates often enough.
+func (i *Interceptor) pinned(t Target, name string, err error) {
+	client := clientOf(t)
+	if i.cfg.PinnedAlerts == 0 || !client.IsValid() {
+		return
+	}
+	e := Learned{Host: learnedKey(name, t), Client: client.String()}
+	if err == nil {
+		i.pins.accepted.put(client, struct{}{}, i.now().Add(acceptedLife))
+		i.pins.alerts.drop(e.key())
+		return
+	}
+	alert, ok := certificateAlert(err)
+	if !ok {
+		return
+	}
+	if _, ok := i.pins.accepted.get(client); !ok {
+		i.log.Warn("a client refused our certificate, and has accepted none so far: is the gateway's CA installed there?",
+			"host", e.Host, "client", client, "alert", alert)
+		return
+	}
+	n := i.pins.refused(e.key(), i.now())
+	if n < i.cfg.PinnedAlerts {
+		i.log.Info("a client that has our CA refused our certificate", "host", e.Host, "client", client, "alert", alert, "times", n)
+		return
+	}
+	i.pins.alerts.drop(e.key())
+	e.Reason = fmt.Sprintf("the client refused our certificate %d times (%s)", n, alert)
+	e.Until = i.now().Add(i.cfg.Pinned.Std()).Truncate(time.Second)
+	i.learned.add(e)
+	i.log.Warn("a client keeps refusing our certificates for one host: its connections there are passed through unopened",
+		"host", e.Host, "client", client, "alert", alert, "until", e.Until.Format(time.RFC3339))
+}
+
+// clientOf returns the address of a target's client, in its one form.
+func clientOf(t Target) netip.Addr { return t.Client.Addr().Unmap().WithZone("") }
+
+// certificateAlerts are the alerts that speak of a certificate (RFC 8446, 6.2), without certificate_required, which a
+// client has no use for.
+var certificateAlerts = map[uint8]string{
+	42: "bad_certificate", 43: "unsupported_certificate", 44: "certificate_revoked", 45: "certificate_expired",
+	46: "certificate_unknown", 48: "unknown_ca",
+}
+
+// certificateAlert returns the name of the alert by which the peer refused a certificate, where that is why a handshake
+// failed. crypto/tls has a type for alerts that is not exported, a number.
+func certificateAlert(err error) (name string, ok bool) {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "remote error" || op.Err == nil {
+		return "", false
+	}
+	var code tls.AlertError
+	if v := reflect.ValueOf(op.Err); v.Kind() == reflect.Uint8 {
+		name, ok = certificateAlerts[uint8(v.Uint())]
+	} else if errors.As(op.Err, &code) {
+		name, ok = certificateAlerts[uint8(code)]
+	}
+	return name, ok
+}
