@@ -27,7 +27,7 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 			_ = s.Close() // the origin's connection, if it came to that
 			s, err = nil, fmt.Errorf("opening a connection: panic: %v", p)
 		}
-		i.outcome(s, err)
+		i.counts.outcome(s, err)
 		if err != nil {
 			_ = client.Close()
 		}
@@ -59,19 +59,6 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 		return s, nil
 	}
 	return s, i.acceptTLS(ctx, s, first.hello)
-}
-
-// outcome counts how a connection went that Accept has ended with.
-func (i *Interceptor) outcome(s *Session, err error) {
-	if s == nil || err != nil {
-		return
-	}
-	i.count(s.Decision)
-	if s.Fault != nil {
-		if n := i.counts.faults[s.Fault.Kind]; n != nil {
-			n.Add(1)
-		}
-	}
 }
 
 // errNoOrigin is the answer of Redial for sessions that have no origin to dial.
@@ -117,9 +104,9 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		}
 		s.Decision = Decision{Inspect, s.Reason + ", but the origin does not prove that name", RuleUnproven}
 	}
-	protos, ok := offered(h.alpn)
+	protos, ok := offered(h.alpn, s.Target.protocols())
 	if !ok {
-		s.Decision = Decision{Refuse, fmt.Sprintf("the client speaks %s inside TLS, which is not HTTP", clean(strings.Join(h.alpn, ", "))), RuleProtocol}
+		s.Decision = Decision{Refuse, fmt.Sprintf("the client speaks %s inside TLS, and not %s", clean(strings.Join(h.alpn, ", ")), strings.Join(s.Target.protocols(), " or ")), RuleProtocol}
 		return nil
 	}
 	o := &origin{i: i, target: s.Target, name: name, protos: protos}
@@ -186,7 +173,7 @@ func (i *Interceptor) proven(ctx context.Context, t Target, name string) bool {
 	if ok, known := i.proofs.get(key); known {
 		return ok
 	}
-	o := &origin{i: i, target: t, name: name, protos: protocols}
+	o := &origin{i: i, target: t, name: name, protos: t.protocols()}
 	raw, err := o.dial(ctx)
 	if err != nil {
 		return true // there is nothing to pass through, and the tunnel will say so
@@ -282,7 +269,7 @@ func (i *Interceptor) answer(ctx context.Context, s *Session, h *clientHello, na
 		if !o.excused.Load() { // the names of a certificate that was not proven are not vouched for
 			model = cs.PeerCertificates[0]
 		}
-	} else if protos, ok := offered(h.alpn); ok {
+	} else if protos, ok := offered(h.alpn, s.Target.protocols()); ok {
 		conf.NextProtos = protos
 		if slices.Contains(protos, "http/1.1") {
 			conf.NextProtos = []string{"http/1.1"} // a page and its end are simplest there

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -113,7 +115,8 @@ func (f *issuers) get(ctx context.Context, place string) ([]*x509.Certificate, e
 	if certs, ok := f.cache.get(place); ok {
 		return certs, nil
 	}
-	ch := f.flight.DoChan(place, func() (any, error) {
+	ch := f.flight.DoChan(place, func() (_ any, err error) {
+		defer recovered(slog.Default(), &err)
 		// Not the asker's context: others wait for the same.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), aiaTimeout)
 		defer cancel()
@@ -174,6 +177,14 @@ func (f *issuers) fetch(ctx context.Context, place string) ([]*x509.Certificate,
 		return nil, fmt.Errorf("it is larger than %d bytes", aiaSize)
 	}
 	return parseIssuers(b)
+}
+
+// recovered turns a panic of a goroutine that others wait for into its error. It has to be deferred.
+func recovered(log *slog.Logger, err *error) {
+	if p := recover(); p != nil {
+		log.Error("panic while something was fetched", "panic", p, "stack", string(debug.Stack()))
+		*err = fmt.Errorf("panic: %v", p)
+	}
 }
 
 // parseIssuers reads what RFC 5280, 4.2.2.1 lets a caIssuers URL lead to: a certificate in DER, or a certs-only PKCS#7

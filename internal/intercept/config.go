@@ -14,6 +14,9 @@ type Config struct {
 	ExtraRoots         []string       `toml:"extra_roots" doc:"PEM files of authorities that are trusted for origins, besides the system's"`
 	Tunnel             []string       `toml:"tunnel" doc:"what is passed through unopened and unscanned: a host (\"bank.example\"), a domain and all below it (\".bank.example\"), only what is below it (\"*.bank.example\"), an address or a network (\"192.0.2.0/24\") of destinations"`
 	TunnelFile         string         `toml:"tunnel_file" doc:"a file with more entries of that kind, one a line, # for comments; read again when it changes"`
+	TunnelZones        []string       `toml:"tunnel_zones" doc:"DNS zones that list what is passed through unopened and unscanned: <host>.<zone> with an address in 127.0.0.0/8 (but 127.255.255.0/24) means that the host is listed; IP addresses are asked for in reverse, as in other DNS lists"`
+	TunnelZoneServers  []string       `toml:"tunnel_zone_servers" doc:"the DNS servers to ask about the zones, \"192.0.2.53\" or \"[2001:db8::53]:5353\"; empty: those of /etc/resolv.conf"`
+	TunnelZoneTimeout  units.Duration `toml:"tunnel_zone_timeout" doc:"how long a new connection may wait for DNS to say whether its host is listed; one that is not known by then is inspected"`
 	TunnelClients      []string       `toml:"tunnel_clients" doc:"networks of clients whose connections are passed through unopened and unscanned"`
 	VerifyTunnels      bool           `toml:"verify_tunnels" doc:"before redirected traffic is passed through because of the name that the client gave, the origin has to show a valid certificate for that name; switch it off for services with authorities of their own, or list their networks"`
 	MinVersion         string         `toml:"min_version" doc:"the lowest TLS version on both sides, \"1.2\" or \"1.3\""`
@@ -57,6 +60,7 @@ func Default() Config {
 		MinVersion:         "1.2",
 		ClientCertificates: certsTunnel,
 		Learned:            units.Duration(30 * 24 * time.Hour),
+		TunnelZoneTimeout:  units.Duration(time.Second),
 		PinnedAlerts:       3,
 		Pinned:             units.Duration(12 * time.Hour),
 		HelloTimeout:       units.Duration(10 * time.Second),
@@ -77,6 +81,19 @@ func (c Config) Validate() error {
 	}
 	if _, err := parseHosts(c.Tunnel); err != nil {
 		bad("tunnel", "%w", err)
+	}
+	for _, z := range c.TunnelZones {
+		if _, err := parseZone(z); err != nil {
+			bad("tunnel_zones", "%w", err)
+		}
+	}
+	for _, s := range c.TunnelZoneServers {
+		if _, err := parseServer(s); err != nil {
+			bad("tunnel_zone_servers", "%w", err)
+		}
+	}
+	if t := c.TunnelZoneTimeout.Std(); t < 10*time.Millisecond || t > 30*time.Second {
+		bad("tunnel_zone_timeout", "must be between 10ms and 30s, as new connections wait for it")
 	}
 	if _, err := parseNets(c.TunnelClients); err != nil {
 		bad("tunnel_clients", "%w", err)

@@ -13,20 +13,13 @@ import (
 func (i *Interceptor) Decide(ctx context.Context, t Target) Decision {
 	d := i.decide(ctx, t)
 	if d.Mode == Tunnel || d.Mode == Refuse {
-		i.count(d)
+		i.counts.decided(d)
 	}
 	return d
 }
 
-// count counts a decision by what it is and why.
-func (i *Interceptor) count(d Decision) {
-	if n := i.counts.decisions[Decision{Mode: d.Mode, Rule: d.Rule}]; n != nil {
-		n.Add(1)
-	}
-}
-
 // decide is Decide, uncounted.
-func (i *Interceptor) decide(_ context.Context, t Target) Decision {
+func (i *Interceptor) decide(ctx context.Context, t Target) Decision {
 	host, err := canonicalHost(t.Host)
 	if err != nil {
 		return Decision{Refuse, "the target is not a host name or an address", RuleTarget}
@@ -48,6 +41,13 @@ func (i *Interceptor) decide(_ context.Context, t Target) Decision {
 		if l.list.matchAddr(addr) {
 			return Decision{Tunnel, l.name + ": the network of " + addr.String(), l.rule}
 		}
+	}
+	asked := host
+	if asked == "" {
+		asked = addr.Unmap().WithZone("").String()
+	}
+	if zone, ok := i.zones.match(ctx, asked); ok {
+		return Decision{Tunnel, "tunnel zone: " + asked + " is listed in " + zone, RuleZone}
 	}
 	key := learnedKey(host, t)
 	if e, ok := i.learned.get(key); ok {

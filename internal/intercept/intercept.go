@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"lazaret/internal/egress"
@@ -44,57 +43,10 @@ type Interceptor struct {
 	learned  *learnedHosts
 	sessions *sessions
 	issuers  *issuers
+	zones    *zones
 	proofs   *lru[string, bool]
 	pins     *pins
 	counts   counters
-}
-
-type counters struct {
-	minted, exceptions, resumed atomic.Int64
-	decisions                   map[Decision]*atomic.Int64 // by mode and rule, with an empty reason; not written to
-	faults                      map[FaultKind]*atomic.Int64
-}
-
-// DecisionCount is how many connections had one outcome for one sort of reason.
-type DecisionCount struct {
-	Mode  Mode
-	Rule  Rule
-	Count int64
-}
-
-// Stats are counts since the start, and sizes at the moment.
-type Stats struct {
-	Minted       int64 // leaf certificates signed
-	Certificates int   // kept in memory
-	Exceptions   int64 // faults that an exception let pass
-	Resumed      int64 // sessions that both sides resumed
-	Sessions     int   // kept in memory, to be resumed
-	Learned      int   // hosts, or pairs of client and host, that are passed through for what they did
-
-	// Decisions has an entry for each mode and rule, and Faults one for each kind, so that metrics know all of them from
-	// the start. A connection counts once, by its last decision; one that failed before it was decided does not.
-	Decisions []DecisionCount
-	Faults    map[FaultKind]int64 // of origins, as they were shown to clients
-}
-
-// Stats returns the counts.
-func (i *Interceptor) Stats() Stats {
-	st := Stats{
-		Minted: i.counts.minted.Load(), Certificates: i.leaves.cache.size(), Exceptions: i.counts.exceptions.Load(),
-		Resumed: i.counts.resumed.Load(), Sessions: i.sessions.store.size(), Learned: i.learned.hosts.size(),
-		Faults: make(map[FaultKind]int64, len(faultKinds)),
-	}
-	for _, r := range rules {
-		for m := range Mode(len(modeNames)) {
-			if n := i.counts.decisions[Decision{Mode: m, Rule: r}]; n != nil {
-				st.Decisions = append(st.Decisions, DecisionCount{m, r, n.Load()})
-			}
-		}
-	}
-	for k, n := range i.counts.faults {
-		st.Faults[k] = n.Load()
-	}
-	return st
 }
 
 // New returns an Interceptor that signs with ca and dials with d, and an error when cfg cannot be used.
@@ -106,15 +58,7 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 		return nil, errors.New("intercept: a CA and a dialer are needed")
 	}
 	i := &Interceptor{cfg: cfg, ca: ca, dialer: d, log: opt.Logger, now: opt.Now}
-	i.counts.decisions, i.counts.faults = map[Decision]*atomic.Int64{}, map[FaultKind]*atomic.Int64{}
-	for r, modes := range ruleModes {
-		for _, m := range modes {
-			i.counts.decisions[Decision{Mode: m, Rule: r}] = &atomic.Int64{}
-		}
-	}
-	for _, k := range faultKinds {
-		i.counts.faults[k] = &atomic.Int64{}
-	}
+	i.counts.init()
 	if i.log == nil {
 		i.log = slog.Default()
 	}
@@ -133,14 +77,8 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 		return nil, err
 	}
 	i.verifier = &verifier{roots: roots, ca: ca, now: i.now, own: i.leaves.own}
-	if i.list, err = parseHosts(cfg.Tunnel); err != nil {
-		return nil, fmt.Errorf("tunnel: %w", err)
-	}
-	if i.clients, err = parseNets(cfg.TunnelClients); err != nil {
-		return nil, fmt.Errorf("tunnel_clients: %w", err)
-	}
-	if i.file, err = newListFile(cfg.TunnelFile, i.log); err != nil {
-		return nil, fmt.Errorf("tunnel_file: %w", err)
+	if err := i.prepareLists(); err != nil {
+		return nil, err
 	}
 	if i.sessions, err = newSessions(cfg.Sessions, i.now); err != nil {
 		return nil, err
@@ -150,6 +88,27 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	i.proofs = newLRU[string, bool](maxProofs, i.now)
 	i.learned = newLearnedHosts(opt.StateDir, i.log, i.now)
 	return i, nil
+}
+
+// prepareLists reads what says which connections are tunnelled.
+func (i *Interceptor) prepareLists() (err error) {
+	if i.list, err = parseHosts(i.cfg.Tunnel); err != nil {
+		return fmt.Errorf("tunnel: %w", err)
+	}
+	if i.clients, err = parseNets(i.cfg.TunnelClients); err != nil {
+		return fmt.Errorf("tunnel_clients: %w", err)
+	}
+	if i.file, err = newListFile(i.cfg.TunnelFile, i.log); err != nil {
+		return fmt.Errorf("tunnel_file: %w", err)
+	}
+	dns, err := newResolver(i.cfg.TunnelZoneServers, i.cfg.TunnelZoneTimeout.Std(), i.log)
+	if err != nil {
+		return fmt.Errorf("tunnel_zone_servers: %w", err)
+	}
+	if i.zones, err = newZones(i.cfg.TunnelZones, dns, i.log, i.now); err != nil {
+		return fmt.Errorf("tunnel_zones: %w", err)
+	}
+	return nil
 }
 
 // CA returns the certificate authority.

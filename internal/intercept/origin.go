@@ -59,7 +59,11 @@ func (o *origin) address() string {
 
 // dial opens a TCP connection to the origin. The error is a *Fault of kind FaultUnreachable.
 func (o *origin) dial(ctx context.Context) (net.Conn, error) {
-	raw, err := o.i.dialer.Dial(ctx, o.address())
+	dial := o.target.Dial
+	if dial == nil {
+		dial = func(ctx context.Context) (net.Conn, error) { return o.i.dialer.Dial(ctx, o.address()) }
+	}
+	raw, err := dial(ctx)
 	if err != nil {
 		return nil, &Fault{Kind: FaultUnreachable, Detail: unreachable(err), Err: err}
 	}
@@ -237,11 +241,19 @@ func handshakeFault(err error) *Fault {
 	return f
 }
 
-// offered returns the protocols of ours that the client offers, in its order. ok is false where it offers protocols but
+// protocols returns the application protocols that can be inspected on connections to t.
+func (t Target) protocols() []string {
+	if t.Protocols != nil {
+		return t.Protocols
+	}
+	return protocols
+}
+
+// offered returns the protocols of known that the client offers, in its order. ok is false where it offers protocols but
 // none that can be inspected.
-func offered(alpn []string) (protos []string, ok bool) {
+func offered(alpn, known []string) (protos []string, ok bool) {
 	for _, p := range alpn {
-		if slices.Contains(protocols, p) && !slices.Contains(protos, p) {
+		if slices.Contains(known, p) && !slices.Contains(protos, p) {
 			protos = append(protos, p)
 		}
 	}

@@ -14,6 +14,12 @@ type Target struct {
 	Addr   netip.AddrPort // the original destination of redirected traffic; zero: Host is resolved
 	Client netip.AddrPort // who asks
 	User   string         // who authenticated to the proxy; empty: nobody had to
+
+	// Protocols are the application protocols (RFC 7301) that can be inspected; nil: those of HTTP.
+	Protocols []string
+	// Dial opens the connection to the origin as far as TLS can begin on it, for protocols that begin without (STLS of
+	// POP3); it may be called more than once. nil: Addr, or Host and Port, are dialled.
+	Dial func(ctx context.Context) (net.Conn, error)
 }
 
 // Mode is what is done with a connection.
