@@ -5,33 +5,51 @@ package relay
 import (
 	"errors"
 	"net"
+	"sync"
 )
 
 // Prefixed is a connection with bytes put back in front of it: what was read to find out what the peer speaks is read
-// again. It is not safe for simultaneous reads, as a prefix is only ever read by one.
+// again. Only one goroutine may read from it at a time; others may write to it meanwhile, and ask for its TCPConn.
 type Prefixed struct {
 	net.Conn
+	mu     sync.Mutex
 	prefix []byte
 }
 
 // NewPrefixed returns c with prefix in front of what it will deliver. The slice is kept, not copied.
 func NewPrefixed(c net.Conn, prefix []byte) *Prefixed {
 	if p, ok := c.(*Prefixed); ok {
-		return &Prefixed{Conn: p.Conn, prefix: append(prefix[:len(prefix):len(prefix)], p.prefix...)}
+		return &Prefixed{Conn: p.Conn, prefix: append(prefix[:len(prefix):len(prefix)], p.take()...)}
 	}
 	return &Prefixed{Conn: c, prefix: prefix}
 }
 
 // Read implements net.Conn.
 func (p *Prefixed) Read(b []byte) (int, error) {
-	if len(p.prefix) > 0 {
-		n := copy(b, p.prefix)
-		if p.prefix = p.prefix[n:]; len(p.prefix) == 0 {
-			p.prefix = nil // a ClientHello's 2 KiB are not kept for the life of the connection
-		}
+	if n := p.again(b); n > 0 {
 		return n, nil
 	}
 	return p.Conn.Read(b)
+}
+
+// again copies some of the prefix to b, and returns how much.
+func (p *Prefixed) again(b []byte) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := copy(b, p.prefix)
+	if p.prefix = p.prefix[n:]; len(p.prefix) == 0 {
+		p.prefix = nil // a ClientHello's 2 KiB are not kept for the life of the connection
+	}
+	return n
+}
+
+// take returns what is left of the prefix, which is then used up.
+func (p *Prefixed) take() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.prefix
+	p.prefix = nil
+	return b
 }
 
 // CloseWrite ends the sending side.
@@ -39,6 +57,8 @@ func (p *Prefixed) CloseWrite() error { return closeWrite(p.Conn) }
 
 // TCPConn returns the TCP connection below once the prefix is used up, nil before, or where there is none.
 func (p *Prefixed) TCPConn() *net.TCPConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if len(p.prefix) > 0 {
 		return nil
 	}

@@ -120,14 +120,17 @@ func (r *relay) oneWay(dst, src net.Conn) (n int64, err error) {
 // prefix sends what was put back in front of src, so that what follows can go through the kernel.
 func (r *relay) prefix(dst, src net.Conn) (int64, error) {
 	p, ok := src.(*Prefixed)
-	if !ok || len(p.prefix) == 0 {
+	if !ok {
+		return 0, nil
+	}
+	prefix := p.take()
+	if len(prefix) == 0 {
 		return 0, nil
 	}
 	if err := dst.SetWriteDeadline(time.Now().Add(r.idle)); err != nil {
 		return 0, err
 	}
-	m, err := dst.Write(p.prefix)
-	p.prefix = nil
+	m, err := dst.Write(prefix)
 	return int64(m), err
 }
 
