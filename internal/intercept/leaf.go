@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -99,7 +100,8 @@ func (l *leaves) get(ctx context.Context, name string, origin *x509.Certificate,
 	if c, ok := l.cache.get(key); ok {
 		return c, nil
 	}
-	ch := l.flight.DoChan(fmt.Sprintf("%d %x %s", key.kind, key.origin, key.name), func() (any, error) {
+	ch := l.flight.DoChan(fmt.Sprintf("%d %x %s", key.kind, key.origin, key.name), func() (_ any, err error) {
+		defer recovered(slog.Default(), &err)
 		if c, ok := l.cache.get(key); ok {
 			return c, nil
 		}
