@@ -36,7 +36,7 @@ type Config struct {
 	MinRate       units.Size     `toml:"min_rate" doc:"bytes a second that a body must keep up, taken over a minute; 0: any"`
 	StreamTimeout units.Duration `toml:"stream_timeout" doc:"how long tunnels, WebSockets and event streams may be silent"`
 
-	WebSocket WebSocketLimits `toml:"websocket"`
+	WebSocket Sockets `toml:"websocket"`
 }
 
 // Default returns the settings that work without a file.
