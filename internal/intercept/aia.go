@@ -6,17 +6,9 @@ import (
 	"encoding/asn1"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
-	"net/url"
-	"runtime/debug"
-	"strconv"
 	"strings"
 	"time"
-
-	"lazaret/internal/egress"
 
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -29,7 +21,6 @@ const (
 	aiaSize     = 64 << 10
 	aiaDepth    = 3   // certificates fetched for one chain
 	aiaURLs     = 2   // places tried for one of them
-	aiaAtOnce   = 16  // fetches under way
 	aiaEntries  = 512 // places remembered
 	aiaGood     = 24 * time.Hour
 	aiaBad      = 5 * time.Minute
@@ -39,37 +30,16 @@ const (
 // issuers fetches the certificates of issuers that an origin should have sent, from where its certificate says (RFC 5280,
 // 4.2.2.1, caIssuers). What comes is not trusted by that: it only fills a gap in a path that has to hold.
 type issuers struct {
-	client *http.Client
-	cache  *lru[string, []*x509.Certificate]
-	now    func() time.Time
-	flight singleflight.Group
-	places chan struct{}
+	fetcher *fetcher
+	cache   *lru[string, []*x509.Certificate]
+	now     func() time.Time
+	flight  singleflight.Group
 }
 
-// newIssuers returns a fetcher that dials with d, so that it reaches no address that d forbids.
-func newIssuers(d *egress.Dialer, now func() time.Time) *issuers {
-	tr := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10, ResponseHeaderTimeout: aiaTimeout}
-	tr.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) { return d.Dial(ctx, addr) }
-	if parent := d.ParentURL(); parent != nil {
-		parent.Scheme = "http" // DialParent has made the parent's TLS already
-		tr.Proxy = http.ProxyURL(parent)
-		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			origin, _ := ctx.Value(aiaOrigin{}).(string)
-			return d.DialParent(ctx, origin)
-		}
-	}
-	return &issuers{
-		client: &http.Client{
-			Transport: tr,
-			// An authority serves its certificate where it says; a redirection would lead anywhere.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		cache: newLRU[string, []*x509.Certificate](aiaEntries, now), now: now, places: make(chan struct{}, aiaAtOnce),
-	}
+// newIssuers returns what fetches with f.
+func newIssuers(f *fetcher, now func() time.Time) *issuers {
+	return &issuers{fetcher: f, cache: newLRU[string, []*x509.Certificate](aiaEntries, now), now: now}
 }
-
-// aiaOrigin is the key of the context value that says which host:port a fetch through a parent proxy is for.
-type aiaOrigin struct{}
 
 // complete returns certificates that continue the chain where the next issuer is missing; those that it returns are in
 // addition to have, which are the ones that are there. It returns nothing where nothing can be found.
@@ -120,7 +90,11 @@ func (f *issuers) get(ctx context.Context, place string) ([]*x509.Certificate, e
 		// Not the asker's context: others wait for the same.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), aiaTimeout)
 		defer cancel()
-		certs, err := f.fetch(ctx, place)
+		b, err := f.fetcher.fetch(ctx, place, aiaSize)
+		var certs []*x509.Certificate
+		if err == nil {
+			certs, err = parseIssuers(b)
+		}
 		if err != nil {
 			f.cache.put(place, nil, f.now().Add(aiaBad))
 			return nil, fmt.Errorf("fetching an intermediate certificate from %q: %w", clean(place), err)
@@ -134,56 +108,6 @@ func (f *issuers) get(ctx context.Context, place string) ([]*x509.Certificate, e
 		return certs, r.Err
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	}
-}
-
-func (f *issuers) fetch(ctx context.Context, place string) ([]*x509.Certificate, error) {
-	select {
-	case f.places <- struct{}{}:
-		defer func() { <-f.places }()
-	default:
-		return nil, errors.New("too many are being fetched at the moment")
-	}
-	u, err := url.Parse(place)
-	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil {
-		return nil, errors.New("not a plain http URL")
-	}
-	port := u.Port()
-	if port == "" {
-		port = "80"
-	}
-	if n, err := strconv.Atoi(port); err != nil || (n != 80 && n < 1024) {
-		return nil, fmt.Errorf("port %s is another service's", port)
-	}
-	ctx = context.WithValue(ctx, aiaOrigin{}, net.JoinHostPort(u.Hostname(), port))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("User-Agent", "lazaret")
-	resp, err := f.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the answer was %q", resp.Status)
-	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, aiaSize+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > aiaSize {
-		return nil, fmt.Errorf("it is larger than %d bytes", aiaSize)
-	}
-	return parseIssuers(b)
-}
-
-// recovered turns a panic of a goroutine that others wait for into its error. It has to be deferred.
-func recovered(log *slog.Logger, err *error) {
-	if p := recover(); p != nil {
-		log.Error("panic while something was fetched", "panic", p, "stack", string(debug.Stack()))
-		*err = fmt.Errorf("panic: %v", p)
 	}
 }
 

@@ -21,6 +21,7 @@ type Config struct {
 	VerifyTunnels      bool           `toml:"verify_tunnels" doc:"before redirected traffic is passed through because of the name that the client gave, the origin has to show a valid certificate for that name; switch it off for services with authorities of their own, or list their networks"`
 	MinVersion         string         `toml:"min_version" doc:"the lowest TLS version on both sides, \"1.2\" or \"1.3\""`
 	FetchIntermediates bool           `toml:"fetch_intermediates" doc:"fetch intermediate certificates that an origin forgot to send, from where its certificate says"`
+	Revocation         string         `toml:"revocation" doc:"what is done where it cannot be checked whether a certificate is revoked, as the authority's list cannot be had or the server staples no answer: \"pass\" logs it, \"refuse\" shows a page (and waits for lists), \"off\" fetches no lists; what is known to be revoked never passes"`
 	ClientCertificates string         `toml:"client_certificates" doc:"what happens where an origin asks for a client certificate, which only the browser has: \"tunnel\" passes the connection through unopened and remembers the host, \"anonymous\" answers that there is none and scans on, \"refuse\" shows a page"`
 	Learned            units.Duration `toml:"learned" doc:"how long a host that asked for a client certificate is remembered and passed through"`
 	PinnedAlerts       int            `toml:"pinned_alerts" doc:"after how many refusals of our certificates for one host, each within an hour of the last, a client that accepts them for other hosts is passed through to that host (applications with certificates built in); 0: never"`
@@ -58,6 +59,7 @@ const (
 func Default() Config {
 	return Config{
 		MinVersion:         "1.2",
+		Revocation:         revocationPass,
 		ClientCertificates: certsTunnel,
 		Learned:            units.Duration(30 * 24 * time.Hour),
 		TunnelZoneTimeout:  units.Duration(time.Second),
@@ -103,6 +105,9 @@ func (c Config) Validate() error {
 	}
 	if !slices.Contains([]string{certsTunnel, certsAnonymous, certsRefuse}, c.ClientCertificates) {
 		bad("client_certificates", "%q is neither \"tunnel\" nor \"anonymous\" nor \"refuse\"", c.ClientCertificates)
+	}
+	if !slices.Contains([]string{revocationOff, revocationPass, revocationRefuse}, c.Revocation) {
+		bad("revocation", "%q is neither \"pass\" nor \"refuse\" nor \"off\"", c.Revocation)
 	}
 	if c.Learned <= 0 {
 		bad("learned", "must be greater than zero")

@@ -43,6 +43,7 @@ type Interceptor struct {
 	learned  *learnedHosts
 	sessions *sessions
 	issuers  *issuers
+	crls     *crls
 	zones    *zones
 	proofs   *lru[string, bool]
 	pins     *pins
@@ -83,7 +84,8 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	if i.sessions, err = newSessions(cfg.Sessions, i.now); err != nil {
 		return nil, err
 	}
-	i.issuers = newIssuers(d, i.now)
+	i.issuers = newIssuers(newFetcher(d), i.now)
+	i.crls = newCRLs(cfg.Revocation, newFetcher(d), opt.StateDir, i.log, i.now)
 	i.pins = newPins(i.now)
 	i.proofs = newLRU[string, bool](maxProofs, i.now)
 	i.learned = newLearnedHosts(opt.StateDir, i.log, i.now)

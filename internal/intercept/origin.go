@@ -144,7 +144,7 @@ func (o *origin) handshake(ctx context.Context, raw net.Conn, cache *originCache
 // and let pass.
 func (o *origin) verify(ctx context.Context, cs tls.ConnectionState) *Fault {
 	p := presented{name: o.name, chain: cs.PeerCertificates, staple: cs.OCSPResponse, resumed: cs.DidResume}
-	faults := o.i.verifier.verify(p)
+	path, faults := o.i.verifier.judge(p)
 	for range aiaDepth {
 		if !o.i.cfg.FetchIntermediates || !slices.ContainsFunc(faults, func(f *Fault) bool { return f.Kind == FaultUntrusted }) {
 			break
@@ -157,7 +157,10 @@ func (o *origin) verify(ctx context.Context, cs tls.ConnectionState) *Fault {
 			break
 		}
 		p.fetched = append(p.fetched, more...)
-		faults = o.i.verifier.verify(p)
+		path, faults = o.i.verifier.judge(p)
+	}
+	if f := o.i.crls.check(ctx, path, len(path) > 1 && stapled(path[0], path[1], p.staple, o.i.now())); f != nil {
+		faults = append(faults, f)
 	}
 	if o.seen != nil {
 		o.seen(cs, faults)

@@ -25,20 +25,39 @@ const statusRequest = 5
 // staple judges the OCSP answer that an origin stapled to its handshake (RFC 6066, 8). A good answer, and none where none
 // is demanded, are no fault. One that is broken, outdated or another certificate's counts as none.
 func staple(leaf, issuer *x509.Certificate, response []byte, now time.Time) *Fault {
-	if len(response) > 0 {
-		r, err := ocsp.ParseResponseForCert(response, leaf, issuer)
-		switch {
-		case err != nil:
-		case r.Status == ocsp.Revoked:
-			return &Fault{Kind: FaultRevoked, Detail: fmt.Sprintf("the certificate of %s was revoked on %s", subject(leaf), date(r.RevokedAt))}
-		case r.Status == ocsp.Good && !now.Add(ocspSkew).Before(r.ThisUpdate) && (r.NextUpdate.IsZero() || now.Before(r.NextUpdate)):
-			return nil
-		}
+	good, revoked := ocspAnswer(leaf, issuer, response, now)
+	if revoked != nil {
+		return &Fault{Kind: FaultRevoked, Detail: fmt.Sprintf("the certificate of %s was revoked on %s", subject(leaf), date(*revoked))}
+	}
+	if good {
+		return nil
 	}
 	if mustStaple(leaf) {
 		return &Fault{Kind: FaultRevoked, Detail: fmt.Sprintf("the certificate of %s demands a current proof that it is not revoked (must-staple), and the server sent none", subject(leaf))}
 	}
 	return nil
+}
+
+// stapled says whether an OCSP answer proves that a certificate is not revoked.
+func stapled(leaf, issuer *x509.Certificate, response []byte, now time.Time) bool {
+	good, _ := ocspAnswer(leaf, issuer, response, now)
+	return good
+}
+
+// ocspAnswer reads an OCSP answer: whether it is a good one, or since when the certificate is revoked.
+func ocspAnswer(leaf, issuer *x509.Certificate, response []byte, now time.Time) (good bool, revoked *time.Time) {
+	if len(response) == 0 {
+		return false, nil
+	}
+	r, err := ocsp.ParseResponseForCert(response, leaf, issuer)
+	switch {
+	case err != nil:
+	case r.Status == ocsp.Revoked:
+		return false, &r.RevokedAt
+	case r.Status == ocsp.Good && !now.Add(ocspSkew).Before(r.ThisUpdate) && (r.NextUpdate.IsZero() || now.Before(r.NextUpdate)):
+		return true, nil
+	}
+	return false, nil
 }
 
 // mustStaple says whether a certificate demands that an OCSP answer be stapled.

@@ -67,6 +67,8 @@ type Stats struct {
 	Decisions []DecisionCount
 	Faults    map[FaultKind]int64 // of origins, as they were shown to clients
 	Zones     ZoneStats
+
+	Revocation RevocationStats
 }
 
 // Stats returns the counts.
@@ -74,7 +76,7 @@ func (i *Interceptor) Stats() Stats {
 	st := Stats{
 		Minted: i.counts.minted.Load(), Certificates: i.leaves.cache.size(), Exceptions: i.counts.exceptions.Load(),
 		Resumed: i.counts.resumed.Load(), Sessions: i.sessions.store.size(), Learned: i.learned.hosts.size(),
-		Zones: i.zones.stats(), Faults: make(map[FaultKind]int64, len(faultKinds)),
+		Zones: i.zones.stats(), Revocation: i.crls.stats(), Faults: make(map[FaultKind]int64, len(faultKinds)),
 	}
 	for _, r := range rules {
 		for _, m := range ruleModes[r] {

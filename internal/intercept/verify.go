@@ -66,14 +66,19 @@ type presented struct {
 // It is crypto/x509's path validation (RFC 5280, 6) with what browsers ask for besides: keys and signatures that are not
 // weak, no wildcard over a public suffix, must-staple, and never this gateway's own CA, which the machine may well trust.
 func (v *verifier) verify(p presented) []*Fault {
+	_, faults := v.judge(p)
+	return faults
+}
+
+// judge is verify, and returns the path to a trusted root as well, nil where there is none.
+func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault) {
 	if len(p.chain) == 0 {
-		return []*Fault{{Kind: FaultMalformed, Detail: "the server sent no certificate"}}
+		return nil, []*Fault{{Kind: FaultMalformed, Detail: "the server sent no certificate"}}
 	}
 	leaf := p.chain[0]
 	if f := v.notOurs(p.chain); f != nil {
-		return []*Fault{f}
+		return nil, []*Fault{f}
 	}
-	var faults []*Fault
 	add := func(f *Fault) {
 		if f != nil && !slices.ContainsFunc(faults, func(g *Fault) bool { return g.Kind == f.Kind }) {
 			faults = append(faults, f)
@@ -94,7 +99,7 @@ func (v *verifier) verify(p presented) []*Fault {
 	if len(path) > 1 && !p.resumed {
 		add(staple(leaf, path[1], p.staple, now))
 	}
-	return faults
+	return path, faults
 }
 
 // notOurs returns a fault where a chain leads to this gateway.

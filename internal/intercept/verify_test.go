@@ -271,7 +271,7 @@ func TestIntermediatesAreNotFetchedFromPrivateAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newIssuers(d, time.Now)
+	f := newIssuers(newFetcher(d), time.Now)
 	if _, err := f.get(t.Context(), base+"/one"); egress.KindOf(err) != egress.Forbidden {
 		t.Errorf("error %v, want that the address is forbidden", err)
 	}
@@ -295,7 +295,7 @@ func TestIntermediatesAreFetchedThroughTheParentProxy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certs, err := newIssuers(d, time.Now).get(t.Context(), "http://ca.example/one")
+	certs, err := newIssuers(newFetcher(d), time.Now).get(t.Context(), "http://ca.example/one")
 	if err != nil || len(certs) != 1 {
 		t.Fatalf("%d certificates, error %v", len(certs), err)
 	}
