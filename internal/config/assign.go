@@ -3,7 +3,6 @@ package config
 import (
 	"encoding"
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -72,7 +71,7 @@ func (a *assigner) value(n *node, v reflect.Value, path string) {
 			return
 		}
 		v.SetBool(n.text == "true")
-	case reflect.Int, reflect.Int64, reflect.Uint16:
+	case reflect.Int, reflect.Int64, reflect.Uint16, reflect.Uint32:
 		a.integer(n, v, path)
 	default:
 		a.fail(n.pos, path, "settings of type %s cannot be read: this is a fault of the program", v.Type())
@@ -123,7 +122,7 @@ func (a *assigner) integer(n *node, v reflect.Value, path string) {
 		return
 	}
 	i, err := strconv.ParseInt(strings.ReplaceAll(n.text, "_", ""), 0, 64)
-	if err != nil || v.CanUint() && (i < 0 || i > math.MaxUint16) {
+	if err != nil || v.CanUint() && (i < 0 || v.OverflowUint(uint64(i))) || v.CanInt() && v.OverflowInt(i) {
 		a.fail(n.pos, path, "%s is out of range", n.text)
 		return
 	}

@@ -21,6 +21,7 @@ import (
 	"lazaret/internal/listen"
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
+	"lazaret/internal/redirect"
 	"lazaret/internal/spool"
 	"lazaret/internal/unpack"
 	"lazaret/internal/web"
@@ -28,22 +29,22 @@ import (
 
 // Config is all settings.
 type Config struct {
-	StateDir   string         `toml:"state_dir" doc:"where the gateway keeps what must last: the CA in ca/, the quarantine, what it has learned. Empty: /var/lib/lazaret for root, else lazaret in the user's state directory"`
-	Web        Web            `toml:"web"`
-	Egress     egress.Config  `toml:"egress"`
-	POP3       POP3           `toml:"pop3"`
-	Redirect   Redirect       `toml:"redirect"`
-	Quarantine Quarantine     `toml:"quarantine"`
-	Admin      admin.Config   `toml:"admin"`
-	Listen     listen.Config  `toml:"listen"`
-	Scanners   []Scanner      `toml:"scanner"`
-	Policy     policy.Config  `toml:"policy"`
-	Gate       gate.Config    `toml:"gate"`
-	Spool      spool.Config   `toml:"spool"`
-	Unpack     unpack.Limits  `toml:"unpack"`
-	Content    content.Limits `toml:"content"`
-	Notice     notice.Config  `toml:"notice"`
-	Audit      audit.Config   `toml:"audit"`
+	StateDir   string          `toml:"state_dir" doc:"where the gateway keeps what must last: the CA in ca/, the quarantine, what it has learned. Empty: /var/lib/lazaret for root, else lazaret in the user's state directory"`
+	Web        Web             `toml:"web"`
+	Egress     egress.Config   `toml:"egress"`
+	POP3       POP3            `toml:"pop3"`
+	Redirect   redirect.Config `toml:"redirect"`
+	Quarantine Quarantine      `toml:"quarantine"`
+	Admin      admin.Config    `toml:"admin"`
+	Listen     listen.Config   `toml:"listen"`
+	Scanners   []Scanner       `toml:"scanner"`
+	Policy     policy.Config   `toml:"policy"`
+	Gate       gate.Config     `toml:"gate"`
+	Spool      spool.Config    `toml:"spool"`
+	Unpack     unpack.Limits   `toml:"unpack"`
+	Content    content.Limits  `toml:"content"`
+	Notice     notice.Config   `toml:"notice"`
+	Audit      audit.Config    `toml:"audit"`
 
 	// Pending lists keys that the file sets and this version does not act on yet.
 	Pending []string `toml:"-"`
@@ -61,12 +62,6 @@ type POP3 struct {
 	Upstream string   `toml:"upstream" doc:"\"\" for the original destination of redirected traffic, or \"host:110\", \"tls://host:995\"; not in this version"`
 }
 
-// Redirect is accepted, because files are written for it already; this version does not act on it.
-type Redirect struct {
-	Interfaces []string `toml:"interfaces" doc:"whose forwarded traffic is taken over; not in this version"`
-	Exclude    []string `toml:"exclude" doc:"networks left alone; not in this version"`
-}
-
 // Quarantine is accepted, because files are written for it already; this version does not act on it.
 type Quarantine struct {
 	Enabled bool `toml:"enabled" doc:"whether originals are kept; not in this version"`
@@ -80,6 +75,7 @@ func Default() *Config {
 		Egress:     egress.Default(),
 		POP3:       POP3{Listen: []string{"127.0.0.1:8110"}},
 		Quarantine: Quarantine{Enabled: true},
+		Redirect:   redirect.Default(),
 		Admin:      admin.Default(),
 		Listen:     listeners(),
 		Policy:     policy.Default(),
@@ -193,7 +189,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		})
 		return nil, Errors(errs)
 	}
-	for _, key := range []string{"pop3.listen", "pop3.upstream", "redirect.interfaces", "redirect.exclude", "quarantine.enabled"} {
+	for _, key := range []string{"pop3.listen", "pop3.upstream", "quarantine.enabled"} {
 		if _, set := a.places[key]; set {
 			c.Pending = append(c.Pending, key)
 		}
@@ -222,6 +218,7 @@ func (c *Config) sections() []section {
 		{"web", c.Web.Config},
 		{"web.tls", c.Web.TLS},
 		{"egress", c.Egress},
+		{"redirect", c.Redirect},
 		{"admin", c.Admin},
 		{"listen", c.Listen},
 		{"policy", c.Policy},

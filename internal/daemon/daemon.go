@@ -56,6 +56,8 @@ type Daemon struct {
 	web    *web.Server
 	admin  *admin.Server
 
+	redirector *redirector // nil: traffic is led here by others, or not at all
+
 	dialer      atomic.Pointer[egress.Dialer]
 	interceptor atomic.Pointer[intercept.Interceptor]
 	engines     atomic.Pointer[engines]
@@ -101,6 +103,9 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 	}
 	pace.Do(paceGC)
 	d.serve()
+	if err := d.startRedirecting(cfg); err != nil {
+		return nil, err
+	}
 	d.announce(cfg, e)
 	return d, nil
 }
@@ -258,7 +263,7 @@ func (d *Daemon) Engines() string { return d.engines.Load().words }
 func (d *Daemon) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
-	errs := []error{d.web.Shutdown(ctx), d.admin.Shutdown(ctx)}
+	errs := []error{d.redirector.close(), d.web.Shutdown(ctx), d.admin.Shutdown(ctx)}
 	d.serving.Wait()
 	d.closeInterceptor(d.interceptor.Load())
 	d.gate.Close()

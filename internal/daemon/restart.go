@@ -17,6 +17,7 @@ func needRestart(old, next *config.Config) []string {
 		{"web.listen", old.Web.Listen, next.Web.Listen},
 		{"web.transparent", old.Web.Transparent, next.Web.Transparent},
 		{"listen", old.Listen, next.Listen},
+		{"redirect", old.Redirect, next.Redirect},
 		{"web.max_header", old.Web.MaxHeader, next.Web.MaxHeader},
 		{"web.max_response_header", old.Web.MaxResponseHeader, next.Web.MaxResponseHeader},
 		{"web.max_streams", old.Web.MaxStreams, next.Web.MaxStreams},

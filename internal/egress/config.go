@@ -15,6 +15,7 @@ type Config struct {
 	Parent      string         `toml:"parent" doc:"a parent proxy through which everything goes out, \"http://user:password@host:port\" (or https:// when it speaks TLS); empty: origins are dialled directly"`
 	DialTimeout units.Duration `toml:"dial_timeout" doc:"how long finding an origin's address and connecting to it may take, the parent proxy's answer included"`
 	KeepAlive   units.Duration `toml:"keep_alive" doc:"how often an idle connection to an origin is probed by TCP keep-alive"`
+	Mark        uint32         `toml:"mark" doc:"a number that the firewall knows the gateway's own packets by (SO_MARK), which takes CAP_NET_ADMIN; 0: none"`
 	MaxDials    int            `toml:"max_dials" doc:"how many connections may be in the making at the same time to one host and port"`
 }
 

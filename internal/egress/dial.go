@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Options are what a Dialer is given besides its settings.
@@ -117,14 +119,29 @@ func (d *Dialer) direct(hostport string, judge func(netip.AddrPort) error) *net.
 	return &net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: d.cfg.KeepAlive.Std(), Interval: d.cfg.KeepAlive.Std()},
 		Resolver:        d.opt.Resolver,
-		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		ControlContext: func(_ context.Context, _, address string, raw syscall.RawConn) error {
 			ap, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return fmt.Errorf("address %q of %s cannot be judged: %w", address, hostport, err)
 			}
-			return judge(ap)
+			if err := judge(ap); err != nil || d.cfg.Mark == 0 {
+				return err
+			}
+			return setMark(raw, d.cfg.Mark)
 		},
 	}
+}
+
+// setMark has the packets of a socket carry the gateway's mark. A connection without it would be led back to the gateway.
+func setMark(raw syscall.RawConn, mark uint32) error {
+	var err error
+	if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark)) }); e != nil {
+		return e
+	}
+	if err != nil {
+		return fmt.Errorf("[egress] mark cannot be set: %w: it takes root or CAP_NET_ADMIN", err)
+	}
+	return nil
 }
 
 // judgeLiteral judges hostport where its host is an IP address, and refuses names of this machine. It is what can be
