@@ -111,7 +111,11 @@ func (a *assigner) slice(n *node, v reflect.Value, path string) {
 	}
 	out := reflect.MakeSlice(v.Type(), len(n.items), len(n.items))
 	for i, item := range n.items {
-		a.value(item, out.Index(i), fmt.Sprintf("%s[%d]", path, i+1))
+		full := fmt.Sprintf("%s[%d]", path, i+1)
+		if item.kind == kindTable {
+			a.places[full] = item.pos
+		}
+		a.value(item, out.Index(i), full)
 	}
 	v.Set(out)
 }

@@ -16,12 +16,14 @@ import (
 
 	"lazaret/internal/audit"
 	"lazaret/internal/content"
+	"lazaret/internal/filetype"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
 	"lazaret/internal/spool"
 	"lazaret/internal/units"
 	"lazaret/internal/unpack"
 
+	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -73,6 +75,7 @@ type Gate struct {
 	small *semaphore.Weighted
 	large *semaphore.Weighted
 	cache *cache
+	kinds *otter.Cache[kindsKey, []filetype.Info] // what sorts of files objects hold; nil: not remembered
 	state atomic.Pointer[state]
 }
 
@@ -93,7 +96,7 @@ func New(cfg Config, opt Options) *Gate {
 	}
 	g := &Gate{cfg: cfg, opt: opt, small: semaphore.NewWeighted(4 * n), large: semaphore.NewWeighted(n)}
 	if cfg.Cache {
-		g.cache = newCache(cfg.CacheSize)
+		g.cache, g.kinds = newCache(cfg.CacheSize), newKinds(cfg.CacheSize)
 	}
 	g.state.Store(&state{engines: scan.NewSet(), policy: policy.Default()})
 	return g

@@ -36,7 +36,11 @@ func (g *Gate) judge(ctx context.Context, f policy.Facts, partOf string, o *scan
 	defer cancel()
 
 	v, cached := g.verdict(ctx, s, o)
-	d := s.policy.Decide(f, v)
+	about, err := g.about(ctx, s, f, o)
+	if err != nil {
+		v = v.Merge(scan.IncompleteVerdict(scan.EngineError, "finding out what kinds of files are in it: %v", err))
+	}
+	d := s.policy.Judge(f, about, v)
 	n := notice.Notice{
 		Reference: notice.NewReference(), Kind: kindOf(d, v), Time: start, Facts: f, Decision: d, Verdict: v,
 		Degraded: s.degraded,
@@ -59,6 +63,8 @@ func kindOf(d policy.Decision, v scan.Verdict) notice.Kind {
 	switch {
 	case v.Outcome == scan.Infected:
 		return notice.Infected
+	case v.Outcome == scan.Clean && d.Action != policy.Pass:
+		return notice.NotAllowed
 	case d.Action == policy.Defer:
 		return notice.Unavailable
 	}

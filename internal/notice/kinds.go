@@ -21,6 +21,7 @@ type spec struct {
 var specs = map[Kind]spec{
 	Infected:        {status: http.StatusForbidden, tone: danger},
 	NotScanned:      {status: http.StatusForbidden, tone: caution},
+	NotAllowed:      {status: http.StatusForbidden, tone: caution},
 	Unavailable:     {status: http.StatusServiceUnavailable, tone: caution, retryAfter: 60},
 	OriginCert:      {status: http.StatusBadGateway, tone: danger},
 	OriginTLS:       {status: http.StatusBadGateway, tone: caution},
@@ -44,7 +45,8 @@ var specs = map[Kind]spec{
 // Kinds lists every Kind, in the order of their definition.
 func Kinds() []Kind {
 	return []Kind{
-		Infected, NotScanned, Unavailable, OriginCert, OriginTLS, OriginDNS, OriginRefused, OriginTimeout, OriginProtocol,
+		Infected, NotScanned, NotAllowed, Unavailable, OriginCert, OriginTLS, OriginDNS, OriginRefused, OriginTimeout,
+		OriginProtocol,
 		ForbiddenTarget, ForbiddenClient, AuthRequired, BadRequest, HeaderTooLarge, Loop, Mismatch, Overload, Internal,
 		NotTLS, NotSupported,
 	}

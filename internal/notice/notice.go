@@ -19,6 +19,7 @@ type Kind string
 const (
 	Infected        Kind = "infected"         // a signature was found
 	NotScanned      Kind = "not-scanned"      // the object could not be judged: see Verdict.Reason
+	NotAllowed      Kind = "not-allowed"      // harmless as far as is known, and a rule does not want it
 	Unavailable     Kind = "unavailable"      // the same, but trying again may help
 	OriginCert      Kind = "origin-cert"      // the site's certificate is faulty
 	OriginTLS       Kind = "origin-tls"       // the site's TLS is faulty or too weak

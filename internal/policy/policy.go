@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"lazaret/internal/filetype"
 	"lazaret/internal/scan"
 )
 
@@ -96,6 +97,8 @@ type Config struct {
 	SpoolFull   Action `toml:"spool_full" doc:"no room to hold the object while it is scanned"`
 
 	Quarantine []string `toml:"quarantine" doc:"outcomes whose objects are kept in the quarantine, by the names of the keys above"`
+
+	Rules []Rule `toml:"rule" doc:"rules that come before the keys above; the first one that matches decides"`
 }
 
 // Default returns the settings that work without a file: nothing passes that no engine called clean; what may be over in a
@@ -118,7 +121,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("quarantine: %q is not an outcome: write some of %s", q, strings.Join(outcomes, ", ")))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.checkRules()...)...)
 }
 
 var outcomes = []string{
@@ -126,14 +129,39 @@ var outcomes = []string{
 	"engine_error", "spool_full",
 }
 
-// Decide returns what is done with an object of that verdict. Anything that it does not know is blocked.
-func (c Config) Decide(_ Facts, v scan.Verdict) Decision {
-	if v.Outcome == scan.Clean {
+// Content is what was found out about an object's content besides its verdict.
+type Content struct {
+	Size  int64
+	Type  string          // the media type by content, without parameters
+	Files []filetype.Info // the object itself, and what archives in it hold; empty where no rule asks for it (see NeedsFiles)
+}
+
+// Decide returns what is done with an object of that verdict whose content is not there, or concerns no rule.
+func (c Config) Decide(f Facts, v scan.Verdict) Decision { return c.Judge(f, Content{}, v) }
+
+// Judge returns what is done with an object: what the first rule that matches says, or else the key of the outcome. Anything
+// that it does not know is blocked.
+func (c Config) Judge(f Facts, content Content, v scan.Verdict) Decision {
+	key, action := "clean", Pass
+	if v.Outcome != scan.Clean {
+		key, action = c.rule(v)
+	}
+	if key == unscanned {
+		return Decision{Rule: "policy." + unscanned} // no rule knows what that is
+	}
+	for _, r := range c.Rules {
+		if r.matches(f, content, key) {
+			return Decision{Action: r.Action, Quarantine: r.Quarantine, Rule: r.id()}
+		}
+	}
+	if key == "clean" {
 		return Decision{Action: Pass, Rule: "clean"}
 	}
-	key, action := c.rule(v)
 	return Decision{Action: action, Quarantine: slices.Contains(c.Quarantine, key), Rule: "policy." + key}
 }
+
+// unscanned is the key of what nobody looked at, or nobody knows.
+const unscanned = "unscanned"
 
 func (c Config) rule(v scan.Verdict) (key string, a Action) {
 	if v.Outcome == scan.Infected {
@@ -161,5 +189,5 @@ func (c Config) rule(v scan.Verdict) (key string, a Action) {
 	case scan.SpoolFull:
 		return "spool_full", c.SpoolFull
 	}
-	return "unscanned", Block
+	return unscanned, Block
 }
