@@ -19,6 +19,7 @@ import (
 	"lazaret/internal/gate"
 	"lazaret/internal/intercept"
 	"lazaret/internal/listen"
+	"lazaret/internal/mail/pop3"
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/redirect"
@@ -32,7 +33,7 @@ type Config struct {
 	StateDir   string          `toml:"state_dir" doc:"where the gateway keeps what must last: the CA in ca/, the quarantine, what it has learned. Empty: /var/lib/lazaret for root, else lazaret in the user's state directory"`
 	Web        Web             `toml:"web"`
 	Egress     egress.Config   `toml:"egress"`
-	POP3       POP3            `toml:"pop3"`
+	POP3       pop3.Config     `toml:"pop3"`
 	Redirect   redirect.Config `toml:"redirect"`
 	Quarantine Quarantine      `toml:"quarantine"`
 	Admin      admin.Config    `toml:"admin"`
@@ -56,12 +57,6 @@ type Web struct {
 	TLS intercept.Config `toml:"tls"`
 }
 
-// POP3 is accepted, because files are written for it already; this version does not act on it.
-type POP3 struct {
-	Listen   []string `toml:"listen" doc:"addresses of the POP3 proxy; not in this version"`
-	Upstream string   `toml:"upstream" doc:"\"\" for the original destination of redirected traffic, or \"host:110\", \"tls://host:995\"; not in this version"`
-}
-
 // Quarantine is accepted, because files are written for it already; this version does not act on it.
 type Quarantine struct {
 	Enabled bool `toml:"enabled" doc:"whether originals are kept; not in this version"`
@@ -73,7 +68,7 @@ func Default() *Config {
 		StateDir:   defaultStateDir(),
 		Web:        Web{Config: web.Default(), TLS: intercept.Default()},
 		Egress:     egress.Default(),
-		POP3:       POP3{Listen: []string{"127.0.0.1:8110"}},
+		POP3:       pop3.Default(),
 		Quarantine: Quarantine{Enabled: true},
 		Redirect:   redirect.Default(),
 		Admin:      admin.Default(),
@@ -189,7 +184,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		})
 		return nil, Errors(errs)
 	}
-	for _, key := range []string{"pop3.listen", "pop3.upstream", "quarantine.enabled"} {
+	for _, key := range []string{"quarantine.enabled"} {
 		if _, set := a.places[key]; set {
 			c.Pending = append(c.Pending, key)
 		}
@@ -217,6 +212,7 @@ func (c *Config) sections() []section {
 	out := []section{
 		{"web", c.Web.Config},
 		{"web.tls", c.Web.TLS},
+		{"pop3", c.POP3},
 		{"egress", c.Egress},
 		{"redirect", c.Redirect},
 		{"admin", c.Admin},

@@ -22,6 +22,7 @@ import (
 	"lazaret/internal/egress"
 	"lazaret/internal/gate"
 	"lazaret/internal/intercept"
+	"lazaret/internal/mail/pop3"
 	"lazaret/internal/notice"
 	"lazaret/internal/spool"
 	"lazaret/internal/web"
@@ -54,11 +55,13 @@ type Daemon struct {
 	ca     *intercept.CA
 	gate   *gate.Gate
 	web    *web.Server
+	pop3   *pop3.Server
 	admin  *admin.Server
 
 	redirector *redirector // nil: traffic is led here by others, or not at all
 
 	dialer      atomic.Pointer[egress.Dialer]
+	mailDialer  atomic.Pointer[egress.Dialer]
 	interceptor atomic.Pointer[intercept.Interceptor]
 	engines     atomic.Pointer[engines]
 
@@ -159,7 +162,12 @@ func (d *Daemon) outside(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("[web.tls]: %w", err)
 	}
+	mail, err := egress.New(cfg.Egress, egress.Options{AllowPrivate: cfg.POP3.AllowsPrivate(), Own: d.own})
+	if err != nil {
+		return errors.Join(fmt.Errorf("[egress]: %w", err), i.Close())
+	}
 	d.dialer.Store(dialer)
+	d.mailDialer.Store(mail)
 	d.closeInterceptor(d.interceptor.Swap(i))
 	return nil
 }
@@ -199,6 +207,9 @@ func (d *Daemon) servers(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("[web]: %w", err)
 	}
+	if err := d.mailServers(cfg); err != nil {
+		return err
+	}
 	return d.audit.Watch(audit.Gauges{Version: d.opt.Version, Scanners: d.ScannerStatus, Spool: d.spoolUsage, Output: d.output.Status, Connections: d.connections, Cache: d.gate.Cached})
 }
 
@@ -223,6 +234,12 @@ func (d *Daemon) serve() {
 	}
 	for _, l := range d.at.web {
 		run("web proxy", l, d.web.Serve)
+	}
+	for _, l := range d.at.pop3 {
+		run("POP3", l, d.pop3.Serve)
+	}
+	for _, l := range d.at.pop3TLS {
+		run("POP3S", l, d.pop3.ServeTLS)
 	}
 	for _, l := range d.at.webSeen {
 		run("transparent web proxy", l, d.web.ServeTransparent)
@@ -263,7 +280,7 @@ func (d *Daemon) Engines() string { return d.engines.Load().words }
 func (d *Daemon) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
-	errs := []error{d.redirector.close(), d.web.Shutdown(ctx), d.admin.Shutdown(ctx)}
+	errs := append(d.shutdown(ctx), d.redirector.close())
 	d.serving.Wait()
 	d.closeInterceptor(d.interceptor.Load())
 	d.gate.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -167,6 +168,9 @@ func clamdStatus(c *clamd.Scanner, st *audit.ScannerStatus) {
 func (d *Daemon) announce(cfg *config.Config, e *engines) {
 	for _, a := range d.proxyAddrs() {
 		d.log.Info("proxy for HTTP and HTTPS", "address", a)
+	}
+	for _, l := range slices.Concat(d.at.pop3, d.at.pop3TLS) {
+		d.log.Info("POP3", "address", l.Addr().String())
 	}
 	for _, l := range d.at.webSeen {
 		d.log.Info("proxy for redirected traffic", "address", l.Addr().String())

@@ -87,8 +87,8 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	if err := d.outside(next); err != nil {
 		return undo(err)
 	}
-	if err := d.web.Use(next.Web.Config); err != nil {
-		return undo(errors.Join(err, d.outside(d.config)))
+	if err := errors.Join(d.web.Use(next.Web.Config), d.pop3.Use(next.POP3)); err != nil {
+		return undo(errors.Join(err, d.outside(d.config), d.web.Use(d.config.Web.Config), d.pop3.Use(d.config.POP3)))
 	}
 	d.engines.Store(e)
 	d.gate.Use(e.set, next.Policy, e.degraded)

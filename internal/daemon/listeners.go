@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"lazaret/internal/config"
 	"lazaret/internal/listen"
@@ -22,6 +23,8 @@ type listeners struct {
 	limits  *listen.Limits // shared by all but the console
 	web     []*listen.Listener
 	webSeen []*listen.Listener // transparent: traffic that was redirected here
+	pop3    []*listen.Listener // redirected connections, and such that were made to the gateway
+	pop3TLS []*listen.Listener
 	admin   *listen.Listener
 }
 
@@ -29,9 +32,10 @@ type listeners struct {
 // an error stays with d, for abandon.
 func (d *Daemon) open(ctx context.Context, cfg *config.Config) error {
 	d.at.limits = listen.NewLimits(cfg.Listen.MaxConnections, cfg.Listen.MaxPerClient)
+	limits := d.at.limits
 	take := func(key string, to *[]*listen.Listener, addresses []string, transparent bool) error {
 		for _, a := range addresses {
-			ls, err := listen.Listen(ctx, a, cfg.Listen, listen.Options{Logger: d.log, Limits: d.at.limits, Transparent: transparent})
+			ls, err := listen.Listen(ctx, a, cfg.Listen, listen.Options{Logger: d.log, Limits: limits, Transparent: transparent})
 			*to = append(*to, ls...)
 			if err != nil {
 				return fmt.Errorf("%s: %w", key, explainListen(err))
@@ -45,7 +49,14 @@ func (d *Daemon) open(ctx context.Context, cfg *config.Config) error {
 	if err := take("[web] transparent", &d.at.webSeen, cfg.Web.Transparent, true); err != nil {
 		return err
 	}
-	if len(d.at.web)+len(d.at.webSeen) == 0 {
+	limits = mailLimits(cfg)
+	if err := take("[pop3] listen", &d.at.pop3, cfg.POP3.Listen, true); err != nil {
+		return err
+	}
+	if err := take("[pop3] listen_tls", &d.at.pop3TLS, cfg.POP3.ListenTLS, false); err != nil {
+		return err
+	}
+	if len(d.at.web)+len(d.at.webSeen)+len(d.at.pop3)+len(d.at.pop3TLS) == 0 {
 		return errors.New("[web] listen: there is no address to listen on: write listen = [\"127.0.0.1:3128\"]")
 	}
 	if cfg.Admin.Listen == "" {
@@ -66,7 +77,7 @@ func (d *Daemon) open(ctx context.Context, cfg *config.Config) error {
 
 // all lists every socket.
 func (s *listeners) all() []*listen.Listener {
-	out := append(append([]*listen.Listener(nil), s.web...), s.webSeen...)
+	out := slices.Concat(s.web, s.webSeen, s.pop3, s.pop3TLS)
 	if s.admin != nil {
 		out = append(out, s.admin)
 	}
@@ -103,5 +114,5 @@ func (d *Daemon) proxyAddrs() []string {
 // connections counts what is open, by listener.
 func (d *Daemon) connections() map[string]int64 {
 	st := d.web.Stats()
-	return map[string]int64{"web": int64(st.Connections - st.Carried), "web_carried": int64(st.Carried)}
+	return map[string]int64{"web": int64(st.Connections - st.Carried), "web_carried": int64(st.Carried), "pop3": int64(d.pop3.Sessions())}
 }

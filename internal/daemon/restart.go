@@ -16,6 +16,8 @@ func needRestart(old, next *config.Config) []string {
 		{"state_dir", old.StateDir, next.StateDir},
 		{"web.listen", old.Web.Listen, next.Web.Listen},
 		{"web.transparent", old.Web.Transparent, next.Web.Transparent},
+		{"pop3.listen", old.POP3.Listen, next.POP3.Listen},
+		{"pop3.listen_tls", old.POP3.ListenTLS, next.POP3.ListenTLS},
 		{"listen", old.Listen, next.Listen},
 		{"redirect", old.Redirect, next.Redirect},
 		{"web.max_header", old.Web.MaxHeader, next.Web.MaxHeader},

@@ -1,0 +1,49 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+
+	"lazaret/internal/config"
+	"lazaret/internal/listen"
+	"lazaret/internal/mail/pop3"
+)
+
+// mailServers makes the relays for mail.
+func (d *Daemon) mailServers(cfg *config.Config) (err error) {
+	d.pop3, err = pop3.New(cfg.POP3, pop3.Options{
+		Gate: d.gate, Interceptor: following{d}, Dialer: followingMail{d}, Log: d.log,
+	})
+	if err != nil {
+		return fmt.Errorf("[pop3]: %w", err)
+	}
+	return nil
+}
+
+// mailLimits returns the limits of the mail listeners. They are a little above the relay's own, so that a client who meets
+// those hears why it is turned away.
+func mailLimits(cfg *config.Config) *listen.Limits {
+	return listen.NewLimits(cfg.POP3.MaxSessions+cfg.POP3.MaxSessions/4+1, cfg.POP3.MaxPerClient+cfg.POP3.MaxPerClient/4+1)
+}
+
+// followingMail connects to mail servers by what is in force at the moment.
+type followingMail struct{ d *Daemon }
+
+// Dial implements pop3.Dialer.
+func (f followingMail) Dial(ctx context.Context, hostport string) (net.Conn, error) {
+	return f.d.mailDialer.Load().Dial(ctx, hostport)
+}
+
+// shutdown has every server end, all at the same time.
+func (d *Daemon) shutdown(ctx context.Context) []error {
+	servers := []func(context.Context) error{d.web.Shutdown, d.pop3.Shutdown, d.admin.Shutdown}
+	errs := make([]error, len(servers))
+	var wg sync.WaitGroup
+	for i, end := range servers {
+		wg.Go(func() { errs[i] = end(ctx) })
+	}
+	wg.Wait()
+	return errs
+}

@@ -1,0 +1,235 @@
+package pop3
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"lazaret/internal/policy"
+	"lazaret/internal/scan"
+	"lazaret/internal/spool"
+)
+
+// How much of a message a client gets, besides a number of lines of its body.
+const (
+	whole      = -1
+	headerOnly = -2 // what was fetched is no more than that, and is given as it is
+)
+
+// deliver gives the client what the decision about l says.
+func (x *session) deliver(ctx context.Context, l *letter, c command, n int) error {
+	switch l.decision.Action {
+	case policy.Pass:
+		delete(x.failed, l.number)
+		if l.body == nil {
+			return x.unscanned(l, c)
+		}
+		return x.pass(ctx, l, n)
+	case policy.Defer:
+		return x.postpone(l)
+	case policy.Block, policy.Replace:
+	}
+	delete(x.failed, l.number)
+	return x.replace(l, n)
+}
+
+// pass gives the message itself.
+func (x *session) pass(ctx context.Context, l *letter, n int) error {
+	body := l.body
+	if e := x.s.opt.Editor; e != nil && n == whole && l.decision.Rule == "clean" {
+		edited, err := e.Edit(ctx, l.notice.Facts, body)
+		switch {
+		case err != nil:
+			x.log.Warn("a mail was not edited", "reference", l.notice.Reference, "error", err)
+		case edited != body:
+			defer edited.Close() // the room is given back
+			if !beginsAlike(edited, l.drip) {
+				return x.cut(l, "the message was changed where it had been sent already")
+			}
+			return x.write(l, edited.NewReader(), nil)
+		}
+	}
+	if n >= 0 {
+		return x.write(l, &beginning{r: bufio.NewReader(body.NewReader()), lines: n}, nil)
+	}
+	return x.write(l, body.NewReader(), l.odd)
+}
+
+// beginsAlike says whether b begins with what the client has of the message already.
+func beginsAlike(b *spool.Blob, d *drip) bool {
+	sent := d.beginning()[:d.ofMessage()]
+	got := make([]byte, len(sent))
+	_, err := io.ReadFull(b.NewReader(), got)
+	return err == nil && bytes.Equal(got, sent)
+}
+
+// write gives a reply: the status line and r, without what was sent of both already.
+func (x *session) write(l *letter, r io.Reader, odd []int64) error {
+	w := x.client.w
+	if l.drip.sent < len(l.drip.status) {
+		if _, err := w.Write(l.drip.status[l.drip.sent:]); err != nil {
+			return err
+		}
+	}
+	st := stuffer{odd: odd}
+	skip := l.drip.ofMessage() // the shared fields have no line that begins with a dot: stuffed they are as long
+	buf, out := make([]byte, 8<<10), make([]byte, 0, 10<<10)
+	for {
+		n, err := r.Read(buf)
+		out = st.append(out[:0], buf[:n])
+		if errors.Is(err, io.EOF) {
+			out = st.end(out)
+		}
+		k := min(skip, len(out))
+		skip -= k
+		if _, werr := w.Write(out[k:]); werr != nil {
+			return werr
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return w.Flush()
+		case err != nil:
+			return x.cut(l, "reading the spool: "+err.Error())
+		}
+	}
+}
+
+// cut ends the session in the middle of a message, which the client cannot take for a whole one.
+func (x *session) cut(l *letter, why string) error {
+	x.log.Error("a mail was not delivered to its end", "reference", l.notice.Reference, "client", x.clientAddr, "error", why)
+	x.failed[l.number] = l.notice.Reference
+	return errEnd
+}
+
+// beginning reads a message's header and so many lines of its body (RFC 1939, 7).
+type beginning struct {
+	r      *bufio.Reader
+	lines  int
+	inBody bool
+	middle bool // of a line
+	rest   []byte
+}
+
+// Read implements io.Reader.
+func (b *beginning) Read(p []byte) (int, error) {
+	if len(b.rest) == 0 {
+		if b.inBody && b.lines == 0 && !b.middle {
+			return 0, io.EOF
+		}
+		part, err := b.r.ReadSlice('\n')
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) && (!errors.Is(err, io.EOF) || len(part) == 0) {
+			return 0, err
+		}
+		switch {
+		case b.inBody && !b.middle:
+			b.lines--
+		case !b.inBody && !b.middle && (string(part) == "\r\n" || string(part) == "\n"):
+			b.inBody = true
+		}
+		b.middle = part[len(part)-1] != '\n'
+		b.rest = part
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+// replace gives a notice in the message's place.
+func (x *session) replace(l *letter, n int) error {
+	head := l.drip.beginning()
+	fields, _ := kept(head)
+	msg := x.s.opt.Replacer.Replacement(Original{Head: head, Kept: fields}, l.notice)
+	if !bytes.HasPrefix(msg, head[:l.drip.ofMessage()]) {
+		return x.cut(l, "the notice does not begin with the fields that were sent already")
+	}
+	virus := ""
+	if f := l.notice.Verdict.Findings; len(f) > 0 {
+		virus = f[0].Signature
+	}
+	x.log.Warn("a notice was given in the place of a mail", "reference", l.notice.Reference, "protocol", x.facts.Protocol,
+		"client", x.clientAddr, "server", x.facts.Host, "user", x.facts.User, "message", l.number, "virus", virus,
+		"from", clip(value(head, "from")), "to", clip(value(head, "to")), "subject", clip(value(head, "subject")))
+	if l.drip.sent == 0 {
+		l.drip.status = fmt.Appendf(nil, "+OK %d octets\r\n", len(msg))
+	}
+	if n == whole {
+		return x.write(l, bytes.NewReader(msg), nil)
+	}
+	return x.write(l, &beginning{r: bufio.NewReader(bytes.NewReader(msg)), lines: max(n, 0)}, nil)
+}
+
+// clip bounds what a log is told.
+func clip(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "…"
+	}
+	return s
+}
+
+// postpone says that the message cannot be had now. It stays on the server: DELE is refused for it.
+func (x *session) postpone(l *letter) error {
+	x.failed[l.number] = l.notice.Reference
+	why := temporary + " the message could not be examined now (" + string(reason(l)) + ") and stays on the server; try again later; reference " + l.notice.Reference
+	if !l.drip.committed() {
+		return x.say("-ERR " + why)
+	}
+	_ = x.reply(l.drip.explanation(why)) // the end, either way
+	return errEnd
+}
+
+func reason(l *letter) scan.Reason {
+	if r := l.notice.Verdict.Reason; r != scan.NoReason {
+		return r
+	}
+	return scan.EngineError
+}
+
+// unscanned passes a message that was too large to be held and that the policy lets pass: it is fetched again.
+func (x *session) unscanned(l *letter, c command) error {
+	line, ok, err := x.ask(c.line)
+	switch {
+	case err != nil:
+		return x.fetchFailed(l, err)
+	case !ok && !l.drip.committed():
+		return x.reply(line)
+	case !ok:
+		_ = x.reply(l.drip.explanation(temporary + " the mail server does not give the message a second time")) // the end, either way
+		return errEnd
+	}
+	// A TOP may have been asked for; what the server says to it is passed on as it is.
+	if l.drip.sent < len(l.drip.status) {
+		if _, err := x.client.w.Write(l.drip.status[l.drip.sent:]); err != nil {
+			return err
+		}
+	}
+	text := &lines{p: x.up, pace: pace{rate: int64(x.set.MinRate)}, wire: &skipping{w: x.client.w, expect: l.drip.beginning()[:l.drip.ofMessage()]}}
+	if _, err := io.Copy(io.Discard, onlyReader{text}); err != nil {
+		return x.cut(l, "passing on what is too large to be examined: "+err.Error())
+	}
+	return x.client.w.Flush()
+}
+
+// errOther says that a message is not the one that was begun.
+var errOther = errors.New("the server's second copy begins otherwise")
+
+// skipping leaves out what was sent before, which has to be the same.
+type skipping struct {
+	w      io.Writer
+	expect []byte
+}
+
+// Write implements io.Writer.
+func (s *skipping) Write(b []byte) (int, error) {
+	n := min(len(b), len(s.expect))
+	if !bytes.Equal(b[:n], s.expect[:n]) {
+		return 0, errOther
+	}
+	s.expect = s.expect[n:]
+	if _, err := s.w.Write(b[n:]); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}

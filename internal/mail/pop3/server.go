@@ -1,0 +1,268 @@
+package pop3
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lazaret/internal/gate"
+	"lazaret/internal/intercept"
+	"lazaret/internal/notice"
+	"lazaret/internal/policy"
+	"lazaret/internal/spool"
+)
+
+// Interceptor opens TLS with clients and servers; *intercept.Interceptor is one.
+type Interceptor interface {
+	Accept(ctx context.Context, client net.Conn, t intercept.Target) (*intercept.Session, error)
+	Open(ctx context.Context, t intercept.Target) (*tls.Conn, error)
+}
+
+// Dialer connects to servers; *egress.Dialer is one. It refuses the gateway's own listeners.
+type Dialer interface {
+	Dial(ctx context.Context, hostport string) (net.Conn, error)
+}
+
+// Editor changes clean messages on their way: spam marks, attachment rules. It is called by many goroutines.
+type Editor interface {
+	// Edit returns what is given to the client instead of b: b itself, or another blob, which the relay closes. What it
+	// changes must lie behind the first fields that a notice would keep (see Original.Kept). An error has the message given
+	// unchanged: Edit may only do what is not vital.
+	Edit(ctx context.Context, f policy.Facts, b *spool.Blob) (*spool.Blob, error)
+}
+
+// Options are a Server's parts.
+type Options struct {
+	Gate        *gate.Gate
+	Interceptor Interceptor
+	Dialer      Dialer
+	Replacer    Replacer // nil: a short English text
+	Editor      Editor   // nil: clean messages are not changed
+	Log         *slog.Logger
+}
+
+// Server relays POP3. It is safe for use by many goroutines.
+type Server struct {
+	opt Options
+	set atomic.Pointer[settings]
+
+	ctx    context.Context // ends with the last second of a shutdown
+	cancel context.CancelFunc
+
+	mu        sync.Mutex
+	draining  bool
+	listeners []net.Listener
+	sessions  map[*session]struct{}
+	clients   map[netip.Addr]int
+	open      int
+	wg        sync.WaitGroup
+}
+
+// settings is a Config with what was read from it.
+type settings struct {
+	Config
+	upstream server
+	logins   []allowedServer
+	allowed  []netip.Prefix
+}
+
+// New returns a Server, and an error when cfg cannot be used.
+func New(cfg Config, opt Options) (*Server, error) {
+	if opt.Replacer == nil {
+		opt.Replacer = plainReplacer{}
+	}
+	s := &Server{opt: opt, sessions: map[*session]struct{}{}, clients: map[netip.Addr]int{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.Use(cfg); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Use puts other settings in force, for sessions that begin from now on. Addresses to listen on are not the Server's.
+func (s *Server) Use(cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	next := &settings{Config: cfg}
+	var errs [3]error
+	next.upstream, errs[0] = parseUpstream(cfg.Upstream)
+	next.logins, errs[1] = parseServers(cfg.LoginServers)
+	next.allowed, errs[2] = parseNets(cfg.AllowClients)
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	s.set.Store(next)
+	return nil
+}
+
+// Serve takes connections from l until Shutdown, and then returns nil. Redirected ones know where they wanted to go, where l
+// is a transparent *listen.Listener.
+func (s *Server) Serve(l net.Listener) error { return s.accept(l, false) }
+
+// ServeTLS is Serve for connections that begin with TLS.
+func (s *Server) ServeTLS(l net.Listener) error { return s.accept(l, true) }
+
+func (s *Server) accept(l net.Listener, tls bool) error {
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		_ = l.Close() // nobody accepts from it
+		return nil
+	}
+	s.listeners = append(s.listeners, l)
+	s.wg.Add(1)
+	s.mu.Unlock()
+	defer s.wg.Done()
+	for {
+		nc, err := l.Accept()
+		var temporary interface{ Temporary() bool }
+		switch {
+		case err == nil:
+			go s.serve(nc, tls)
+		case s.ending():
+			return nil
+		case errors.As(err, &temporary) && temporary.Temporary():
+			s.opt.Log.Warn("accepting a POP3 connection", "error", err)
+			time.Sleep(50 * time.Millisecond) // file descriptors run out, and come back
+		default:
+			return fmt.Errorf("accepting on %v: %w", l.Addr(), err)
+		}
+	}
+}
+
+func (s *Server) ending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
+
+// Sessions returns how many sessions there are now.
+func (s *Server) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
+// Shutdown takes nothing new, ends the sessions whose client is silent, lets a message that is under way reach its end, and
+// returns when all have ended. When ctx ends first, the rest is cut off, and the error is the context's.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	listeners := s.listeners
+	for x := range s.sessions {
+		x.hurry()
+	}
+	s.mu.Unlock()
+	for _, l := range listeners {
+		_ = l.Close() // it accepts nothing more either way
+	}
+	done := make(chan struct{})
+	go func() { s.wg.Wait(); close(done) }()
+	defer s.cancel()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.cancel()
+	s.mu.Lock()
+	for x := range s.sessions {
+		_ = x.client.conn.Close() // time is up
+	}
+	s.mu.Unlock()
+	<-done
+	return fmt.Errorf("POP3: sessions were cut off: %w", ctx.Err())
+}
+
+// clientKey is what a client is counted by.
+func clientKey(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}
+
+// enter gives a session a place. why says what is in the way.
+func (s *Server) enter(x *session) (why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := clientKey(x.facts.Client)
+	switch {
+	case s.draining:
+		return "the gateway is ending"
+	case s.open >= x.set.MaxSessions:
+		return "max_sessions is reached"
+	case s.clients[key] >= x.set.MaxPerClient:
+		return "max_sessions_per_client is reached"
+	}
+	s.open++
+	s.clients[key]++
+	s.sessions[x] = struct{}{}
+	s.wg.Add(1)
+	return ""
+}
+
+func (s *Server) leave(x *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := clientKey(x.facts.Client)
+	s.open--
+	if s.clients[key]--; s.clients[key] == 0 {
+		delete(s.clients, key)
+	}
+	delete(s.sessions, x)
+	s.wg.Done()
+}
+
+// serve serves one connection, and closes it.
+func (s *Server) serve(nc net.Conn, tls bool) {
+	x := &session{s: s, set: s.set.Load(), log: s.opt.Log, failed: map[int]string{}}
+	x.facts = policy.Facts{Protocol: "pop3", Direction: policy.Download, Client: addrOf(nc.RemoteAddr()).Addr()}
+	x.clientAddr = addrOf(nc.RemoteAddr())
+	x.client = newPeer(nc, clientBuffer, x.set.ReplyTimeout.Std())
+	defer func() { _ = x.client.conn.Close() }() // whatever there was to say was said
+	defer func() {
+		if p := recover(); p != nil {
+			n := s.opt.Gate.Refuse(x.facts, notice.Internal, "", fmt.Sprintf("panic: %v", p))
+			s.opt.Log.Error("a POP3 session panicked", "reference", n.Reference, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	if !x.set.allows(x.facts.Client) {
+		x.refuse(notice.ForbiddenClient, permanent, "this address is not served here", fmt.Sprintf("%v is in none of allow_clients", x.facts.Client))
+		return
+	}
+	if why := s.enter(x); why != "" {
+		x.refuse(notice.Overload, temporary, "too many connections at the moment", why)
+		return
+	}
+	defer s.leave(x)
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	x.run(ctx, tls)
+}
+
+func (s *settings) allows(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return len(s.allowed) == 0 || slices.ContainsFunc(s.allowed, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+func addrOf(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
