@@ -30,6 +30,7 @@ type Config struct {
 	HandshakeTimeout   units.Duration `toml:"handshake_timeout" doc:"how long a TLS handshake may take, on each side"`
 	Certificates       int            `toml:"certificates" doc:"how many leaf certificates are kept in memory"`
 	Sessions           int            `toml:"sessions" doc:"how many TLS sessions are kept in memory to be resumed, each one of a browser with its own one of the origin"`
+	TicketKeys         string         `toml:"ticket_keys" doc:"a file of secrets from which the keys of session tickets are derived, so that gateways with the same file and settings resume each other's sessions: one a line in hexadecimal of 32 bytes or more (openssl rand -hex 32), the first one in use, the others for tickets from before; for its owner only (0600); read again when it changes; empty: keys of this process alone"`
 	MirrorVersion      bool           `toml:"mirror_version" doc:"give the browser no higher version of TLS than the origin speaks"`
 	Exceptions         []Exception    `toml:"exception" doc:"origins that are talked to in spite of a fault; each use is logged"`
 }

@@ -31,23 +31,26 @@ type sessionID [sessionIDSize]byte
 // sessions couples TLS sessions: each one of a browser with its own one of an origin, over resumptions on both sides. A
 // browser's ticket carries the id of its session, bound to everything that the session was decided by; the origin's
 // tickets wait here under that id. Without an entry here a browser's ticket is worth nothing, and a full handshake is made
-// on both sides. So no origin ever sees two browsers in one session, and no browser is spared a look at its origin.
+// on both sides. Only where gateways share their keys the browser resumes what began at another one, and the full handshake
+// with the origin begins a session for it here. So no origin ever sees two browsers in one session, and no browser is spared a look at its origin.
 type sessions struct {
 	now   func() time.Time
 	epoch [32]byte // of these settings: a ticket does not outlive them
 	store *lru[sessionID, *originTickets]
 
-	mu     sync.Mutex
-	conf   *tls.Config // has the ticket keys
-	keys   [][32]byte
-	rekeys time.Time // when the next key is due
+	mu   sync.Mutex
+	conf *tls.Config // has the ticket keys
+	keys *ticketKeys
 }
 
-// newSessions returns a store of at most size sessions.
-func newSessions(size int, now func() time.Time) (*sessions, error) {
-	s := &sessions{now: now, store: newLRU[sessionID, *originTickets](size, now), conf: &tls.Config{MinVersion: tls.VersionTLS12}}
-	if _, err := rand.Read(s.epoch[:]); err != nil {
-		return nil, fmt.Errorf("making the sessions' epoch: %w", err)
+// newSessions returns a store of at most size sessions. Where the keys are shared, settings stands for all that tickets are
+// given out by, so that they are good wherever it is the same; otherwise they are good here only.
+func newSessions(size int, keys *ticketKeys, settings [32]byte, now func() time.Time) (*sessions, error) {
+	s := &sessions{now: now, store: newLRU[sessionID, *originTickets](size, now), keys: keys, epoch: settings, conf: &tls.Config{MinVersion: tls.VersionTLS12}}
+	if !keys.shared() {
+		if _, err := rand.Read(s.epoch[:]); err != nil {
+			return nil, fmt.Errorf("making the sessions' epoch: %w", err)
+		}
 	}
 	_, err := s.ticketConfig()
 	return s, err
@@ -57,14 +60,12 @@ func newSessions(size int, now func() time.Time) (*sessions, error) {
 func (s *sessions) ticketConfig() (*tls.Config, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := s.now(); !now.Before(s.rekeys) {
-		var key [32]byte
-		if _, err := rand.Read(key[:]); err != nil {
-			return nil, fmt.Errorf("making a key for session tickets: %w", err)
-		}
-		s.keys = append([][32]byte{key}, s.keys[:min(len(s.keys), keysKept-1)]...)
-		s.conf.SetSessionTicketKeys(s.keys)
-		s.rekeys = now.Add(keyEvery)
+	keys, err := s.keys.next()
+	if err != nil {
+		return nil, err
+	}
+	if keys != nil {
+		s.conf.SetSessionTicketKeys(keys)
 	}
 	return s.conf, nil
 }
@@ -164,6 +165,9 @@ func (s *sessions) couple(tickets [][]byte, binding [32]byte) (*coupling, error)
 			c.oldID, c.old, c.state, c.ticket = id, old, state, ticket
 			break
 		}
+		if s.keys.shared() && c.state == nil {
+			c.state, c.ticket = state, ticket // and c.old stays nil: what the origin resumes is not here
+		}
 	}
 	return c, nil
 }
@@ -186,14 +190,14 @@ func idOf(state *tls.SessionState, binding [32]byte) (id sessionID, ok bool) {
 // that it gets lead back here.
 func (c *coupling) serve(conf *tls.Config, originResumed bool) {
 	conf.UnwrapSession = func(identity []byte, _ tls.ConnectionState) (*tls.SessionState, error) {
-		if originResumed && c.state != nil && bytes.Equal(identity, c.ticket) {
+		if (originResumed || c.old == nil) && c.state != nil && bytes.Equal(identity, c.ticket) {
 			return c.state, nil
 		}
 		return nil, nil
 	}
 	conf.WrapSession = func(cs tls.ConnectionState, state *tls.SessionState) ([]byte, error) {
 		id := c.freshID
-		if cs.DidResume {
+		if cs.DidResume && c.old != nil {
 			id = c.oldID
 		}
 		state.Extra = slices.DeleteFunc(state.Extra, func(e []byte) bool { return bytes.HasPrefix(e, extraMark) })
@@ -211,7 +215,7 @@ func (c *coupling) origin() *originCache { return &originCache{c: c, offer: c.ol
 
 // again returns the cache for a further connection of the same browser session.
 func (c *coupling) again(resumed bool) *originCache {
-	if resumed {
+	if resumed && c.old != nil {
 		return &originCache{c: c, offer: c.old, resumed: c.old}
 	}
 	return &originCache{c: c, offer: c.fresh, resumed: c.fresh}

@@ -276,24 +276,6 @@ func TestRedialStaysInTheBrowsersSession(t *testing.T) {
 	}
 }
 
-func TestOldTicketKeysAreForgotten(t *testing.T) {
-	now := time.Now()
-	s, err := newSessions(16, func() time.Time { return now })
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := range 10 {
-		before := s.keys[0]
-		now = now.Add(keyEvery)
-		if _, err := s.ticketConfig(); err != nil {
-			t.Fatal(err)
-		}
-		if s.keys[0] == before || len(s.keys) != min(n+2, keysKept) {
-			t.Fatalf("rotation %d: %d keys, new one %v", n, len(s.keys), s.keys[0] != before)
-		}
-	}
-}
-
 func TestOpenSSLReconnects(t *testing.T) {
 	root := newRoot(t)
 	org := rawOrigin(t, &tls.Config{Certificates: []tls.Certificate{root.leaf([]string{"site.example"}, nil)}})

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"crypto/ecdsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -81,7 +82,11 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	if err := i.prepareLists(); err != nil {
 		return nil, err
 	}
-	if i.sessions, err = newSessions(cfg.Sessions, i.now); err != nil {
+	keys, err := newTicketKeys(cfg.TicketKeys, i.log, i.now)
+	if err != nil {
+		return nil, fmt.Errorf("ticket_keys: %w", err)
+	}
+	if i.sessions, err = newSessions(cfg.Sessions, keys, i.settings(), i.now); err != nil {
 		return nil, err
 	}
 	i.issuers = newIssuers(newFetcher(d), i.now)
@@ -90,6 +95,17 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	i.proofs = newLRU[string, bool](maxProofs, i.now)
 	i.learned = newLearnedHosts(opt.StateDir, i.log, i.now)
 	return i, nil
+}
+
+// settings stands for everything that decides how a session is opened: two gateways for which it is the same may go on with
+// each other's.
+func (i *Interceptor) settings() [32]byte {
+	same := i.cfg
+	same.TicketKeys = ""
+	h := sha256.New()
+	h.Write(i.ca.cert.Raw)
+	fmt.Fprintf(h, "%+v", same)
+	return [32]byte(h.Sum(nil))
 }
 
 // prepareLists reads what says which connections are tunnelled.

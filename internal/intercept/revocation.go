@@ -114,7 +114,7 @@ func (r *crls) check(ctx context.Context, path []*x509.Certificate, proven bool)
 			r.revoked.Add(1)
 			return &Fault{Kind: FaultRevoked, Detail: fmt.Sprintf("the certificate of %s was revoked on %s", subject(c), date(at))}
 		}
-		if err != nil && !(n == 0 && proven) && open == nil {
+		if err != nil && (n > 0 || !proven) && open == nil {
 			open, why = c, err
 		}
 	}

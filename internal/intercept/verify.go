@@ -60,17 +60,11 @@ type presented struct {
 	resumed bool                // it was sent in an earlier handshake, whose session goes on
 }
 
-// verify judges what an origin presented. It returns nil, or every fault that it found, so that an exception for one does
-// not hide another.
+// judge judges what an origin presented. It returns the path to a trusted root, nil where there is none, and every fault
+// that it found, so that an exception for one does not hide another.
 //
 // It is crypto/x509's path validation (RFC 5280, 6) with what browsers ask for besides: keys and signatures that are not
 // weak, no wildcard over a public suffix, must-staple, and never this gateway's own CA, which the machine may well trust.
-func (v *verifier) verify(p presented) []*Fault {
-	_, faults := v.judge(p)
-	return faults
-}
-
-// judge is verify, and returns the path to a trusted root as well, nil where there is none.
 func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault) {
 	if len(p.chain) == 0 {
 		return nil, []*Fault{{Kind: FaultMalformed, Detail: "the server sent no certificate"}}

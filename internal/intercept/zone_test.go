@@ -340,7 +340,7 @@ func TestSlowDNSHoldsAConnectionForNoLongerThanItMay(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	// A client that goes away does not wait at all.
-	i = zoneGateway(t, nil, 2*time.Second, s.addr.String())
+	i = zoneGateway(t, nil, 300*time.Millisecond, s.addr.String())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if d := i.Decide(ctx, Target{Host: "bank.example", Port: 443}); d.Mode != Inspect {
