@@ -99,6 +99,9 @@ func checkCommand() *cobra.Command {
 				file = "the built-in settings"
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s: can be used\n", file)
+			for _, w := range cfg.Warnings {
+				fmt.Fprintf(c.OutOrStdout(), "warning: %s\n", w)
+			}
 			for _, key := range cfg.Pending {
 				fmt.Fprintf(c.OutOrStdout(), "note: %s has no effect in this version\n", key)
 			}

@@ -49,6 +49,8 @@ type Config struct {
 
 	// Pending lists keys that the file sets and this version does not act on yet.
 	Pending []string `toml:"-"`
+	// Warnings are what can be used but is surely not meant, with their places.
+	Warnings Errors `toml:"-"`
 }
 
 // Web is [web] with [web.tls] in it.
@@ -189,6 +191,10 @@ func Parse(name string, data []byte) (*Config, error) {
 			c.Pending = append(c.Pending, key)
 		}
 	}
+	c.Warnings = located("policy", c.Policy.Warnings(), a.places, nil)
+	for _, w := range c.Warnings {
+		w.File = name
+	}
 	return c, nil
 }
 
@@ -250,22 +256,29 @@ func (c *Config) Validate() error {
 func (c *Config) validate(places map[string]pos, failed map[string]bool) []*Error {
 	var out []*Error
 	for _, s := range c.sections() {
-		for _, err := range flatten(s.conf.Validate()) {
-			key, msg, ok := strings.Cut(err.Error(), ": ")
-			if !ok || strings.ContainsAny(key, " \"") {
-				key, msg = "", err.Error()
-			}
-			full := join(s.path, key)
-			at, set := places[full]
-			for parent := full; !set && strings.Contains(parent, "."); {
-				parent = parent[:strings.LastIndexByte(parent, '.')]
-				at, set = places[parent]
-			}
-			if failed[full] || !set && len(failed) > 0 {
-				continue
-			}
-			out = append(out, &Error{Line: at.line, Column: at.col, Key: strings.TrimSuffix(full, "."), Message: msg})
+		out = append(out, located(s.path, s.conf.Validate(), places, failed)...)
+	}
+	return out
+}
+
+// located gives what a section says the place of its key.
+func located(path string, said error, places map[string]pos, failed map[string]bool) []*Error {
+	var out []*Error
+	for _, err := range flatten(said) {
+		key, msg, ok := strings.Cut(err.Error(), ": ")
+		if !ok || strings.ContainsAny(key, " \"") {
+			key, msg = "", err.Error()
 		}
+		full := join(path, key)
+		at, set := places[full]
+		for parent := full; !set && strings.Contains(parent, "."); {
+			parent = parent[:strings.LastIndexByte(parent, '.')]
+			at, set = places[parent]
+		}
+		if failed[full] || !set && len(failed) > 0 {
+			continue
+		}
+		out = append(out, &Error{Line: at.line, Column: at.col, Key: strings.TrimSuffix(full, "."), Message: msg})
 	}
 	return out
 }

@@ -36,11 +36,12 @@ func TestSampleIsTheDefault(t *testing.T) {
 	}
 	// With every key that is no table set to its default, it is the default as well.
 	var on []string
-	scanners := false
+	scanners, example := false, false
 	for line := range strings.Lines(sample) {
 		scanners = scanners || strings.HasPrefix(line, "# Engines.")
+		example = strings.HasPrefix(line, "# [[") || (example && line != "\n") // tables of which there are none by default
 		key, _, isKey := strings.Cut(strings.TrimPrefix(line, "# "), " = ")
-		if isKey && !scanners && strings.HasPrefix(line, "# ") && !strings.ContainsAny(key, " \",:") && key != "state_dir" {
+		if isKey && !scanners && !example && strings.HasPrefix(line, "# ") && !strings.ContainsAny(key, " \",:") && key != "state_dir" {
 			line = strings.TrimPrefix(line, "# ")
 		}
 		on = append(on, line)
@@ -221,4 +222,27 @@ func FuzzParse(f *testing.F) {
 			t.Error(fmt.Sprint(len(errs), " errors"))
 		}
 	})
+}
+
+func TestFaultsOfRulesHavePlaces(t *testing.T) {
+	_, err := Parse("f", []byte("[policy]\n[[policy.rule]]\nname = \"a\"\nhosts = [\"*.example.org\"]\n[[policy.rule]]\noutcome = [\"infected\"]\naction = \"pass\"\n"))
+	for _, want := range []string{
+		`f:4:1: policy.rule[1].hosts: "*.example.org" is no host`,
+		`policy.rule[2].name: "" is no name for a rule`,
+		`f:7:1: policy.rule[2].action: the rule would let through what an engine found infected`,
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in\n%v", want, err)
+		}
+	}
+}
+
+func TestRulesThatAreNeverReachedAreWarnedOf(t *testing.T) {
+	c, err := Parse("f", []byte("[[policy.rule]]\nname = \"wide\"\nhosts = [\".example.org\"]\n\n[[policy.rule]]\nname = \"narrow\"\nhosts = [\"www.example.org\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Warnings) != 1 || !strings.HasPrefix(c.Warnings[0].Error(), `f:6:1: policy.rule[2].name: "narrow" is never reached: rule 1, "wide"`) {
+		t.Errorf("%v", c.Warnings)
+	}
 }

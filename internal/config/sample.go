@@ -44,11 +44,34 @@ func sampleTables(b *strings.Builder, v reflect.Value, path string) {
 		full := join(path, f.key)
 		fmt.Fprintf(b, "\n[%s]\n", full)
 		for _, k := range fieldsOf(f.value) {
-			if k.value.Kind() != reflect.Struct || k.doc != "" {
+			if (k.value.Kind() != reflect.Struct || k.doc != "") && !tables(k) {
 				sampleKey(b, k)
 			}
 		}
+		for _, k := range fieldsOf(f.value) {
+			if tables(k) {
+				sampleArray(b, k, join(full, k.key))
+			}
+		}
 		sampleTables(b, f.value, full)
+	}
+}
+
+// tables says whether a key is an array of tables.
+func tables(f field) bool {
+	return f.value.Kind() == reflect.Slice && f.value.Type().Elem().Kind() == reflect.Struct &&
+		!f.value.Type().Elem().Implements(reflect.TypeFor[encoding.TextMarshaler]())
+}
+
+// sampleArray shows one table of an array, which stands behind the other keys: it would end their table.
+func sampleArray(b *strings.Builder, f field, path string) {
+	b.WriteString("\n")
+	for _, line := range fold(f.doc, 100) {
+		b.WriteString("# " + line + "\n")
+	}
+	fmt.Fprintf(b, "# [[%s]]\n", path)
+	for _, k := range fieldsOf(reflect.New(f.value.Type().Elem()).Elem()) {
+		sampleKey(b, k)
 	}
 }
 

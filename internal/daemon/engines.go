@@ -184,6 +184,9 @@ func (d *Daemon) announce(cfg *config.Config, e *engines) {
 		d.log.Warn("the built-in signatures alone stand guard: they know little more than the EICAR test file; " +
 			"install ClamAV (Debian: apt-get install clamav-daemon), or name a scanner in [[scanner]]")
 	}
+	for _, w := range cfg.Warnings {
+		d.log.Warn("the settings are surely not meant like this", "warning", w.Error())
+	}
 	for _, key := range cfg.Pending {
 		d.log.Warn("this setting has no effect in this version", "key", key)
 	}
