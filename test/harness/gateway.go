@@ -58,6 +58,7 @@ func Clean() {
 type Gateway struct {
 	Proxy    string // host:port of the explicit proxy
 	Admin    string // host:port
+	POP3     string // host:port; it is listened on where the settings have a "pop3"
 	StateDir string
 	Config   string // the settings file
 	Log      *Output
@@ -106,7 +107,7 @@ type Settings map[string]string
 func Start(t testing.TB, s Settings, roots ...string) *Gateway {
 	t.Helper()
 	g := &Gateway{
-		Proxy: FreePort(t), Admin: FreePort(t), StateDir: filepath.Join(t.TempDir(), "state"), Log: &Output{},
+		Proxy: FreePort(t), Admin: FreePort(t), POP3: FreePort(t), StateDir: filepath.Join(t.TempDir(), "state"), Log: &Output{},
 		done: make(chan struct{}),
 	}
 	g.Config = filepath.Join(t.TempDir(), "lazaret.toml")
@@ -124,7 +125,7 @@ func StartFile(t testing.TB, g *Gateway, settings string) *Gateway {
 	if err := os.WriteFile(g.Config, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	next := &Gateway{Proxy: g.Proxy, Admin: g.Admin, StateDir: g.StateDir, Config: g.Config, Log: &Output{}, done: make(chan struct{})}
+	next := &Gateway{Proxy: g.Proxy, Admin: g.Admin, POP3: g.POP3, StateDir: g.StateDir, Config: g.Config, Log: &Output{}, done: make(chan struct{})}
 	next.run(t)
 	return next
 }
@@ -157,6 +158,9 @@ func (g *Gateway) settings(s Settings, roots []string) string {
 		"web.tls": fmt.Sprintf("extra_roots = [%s]\n", strings.Join(quoted, ", ")),
 		"admin":   fmt.Sprintf("listen = %q\n", g.Admin),
 		"pop3":    "listen = []\n",
+	}
+	if _, ok := s["pop3"]; ok {
+		base["pop3"] = fmt.Sprintf("listen = [%q]\n", g.POP3)
 	}
 	for _, name := range []string{"web", "web.tls", "admin", "pop3"} {
 		fmt.Fprintf(&b, "[%s]\n%s%s\n", name, base[name], s[name])
