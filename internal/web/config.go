@@ -28,6 +28,7 @@ type Config struct {
 
 	MaxConnections       int `toml:"max_connections" doc:"connections of clients at a time; further ones are turned away with 503"`
 	MaxConnectionsClient int `toml:"max_connections_per_client" doc:"connections of one client address at a time"`
+	MaxRequestsClient    int `toml:"max_requests_per_client" doc:"requests of one client address under way at a time, over all its connections; further ones wait. Streams, tunnels and WebSockets do not count"`
 
 	HeaderTimeout units.Duration `toml:"header_timeout" doc:"how long a client may take for a request's head, from its first byte"`
 	IdleTimeout   units.Duration `toml:"idle_timeout" doc:"how long a client's connection is kept without a request"`
@@ -50,6 +51,7 @@ func Default() Config {
 		MaxStreams:           128,
 		MaxConnections:       20000,
 		MaxConnectionsClient: 2000,
+		MaxRequestsClient:    512,
 		HeaderTimeout:        units.Duration(30 * time.Second),
 		IdleTimeout:          units.Duration(3 * time.Minute),
 		ReplyTimeout:         units.Duration(5 * time.Minute),
@@ -90,6 +92,7 @@ func (c Config) Validate() error {
 		{"max_streams", c.MaxStreams},
 		{"max_connections", c.MaxConnections},
 		{"max_connections_per_client", c.MaxConnectionsClient},
+		{"max_requests_per_client", c.MaxRequestsClient},
 	} {
 		if n.value <= 0 {
 			errs = append(errs, fmt.Errorf("%s: %d leaves no room; write a number greater than zero", n.key, n.value))

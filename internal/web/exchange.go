@@ -25,13 +25,15 @@ type exchange struct {
 	facts  policy.Facts
 	origin *origin
 	head   bool // the answer's head has been sent
+
+	leaveTurn func() // gives back the place among the client's requests
 }
 
 // newExchange returns an exchange whose facts name the client, so that a refusal can be recorded.
 func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	c := clientOf(r.Context())
 	return &exchange{
-		s: s, set: s.settings.Load(), c: c, w: w, r: r, scheme: c.scheme,
+		s: s, set: s.settings.Load(), c: c, w: w, r: r, scheme: c.scheme, leaveTurn: func() {},
 		facts: policy.Facts{Protocol: c.scheme, Direction: policy.Download, Client: c.addr.Addr(), Method: r.Method},
 	}
 }

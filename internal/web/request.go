@@ -31,6 +31,10 @@ func (x *exchange) forward() {
 		x.refuse(notice.BadRequest, err.Error(), "")
 		return
 	}
+	if !x.takeTurn() {
+		return
+	}
+	defer x.leaveTurn()
 	ctx, cancel := x.context()
 	defer cancel(nil)
 	call := &call{exchange: x, cancel: cancel, upgrade: upgradeWanted(x.r)}
@@ -42,6 +46,7 @@ func (x *exchange) forward() {
 		}
 	}
 	if grpc(x.r) {
+		x.leaveTurn() // it is not held
 		call.stream = true
 		f := x.facts
 		f.Direction, f.Type = policy.Upload, mediaType(x.r.Header)
@@ -59,6 +64,22 @@ func (x *exchange) forward() {
 		}
 	}
 	x.roundTrip(ctx, call)
+}
+
+// takeTurn waits until fewer requests of the client are under way than may be, and says false where it has answered the
+// request instead.
+func (x *exchange) takeTurn() bool {
+	ctx, cancel := context.WithTimeout(x.r.Context(), x.set.ReplyTimeout.Std())
+	defer cancel()
+	var err error
+	if x.leaveTurn, err = x.s.turns.take(ctx, x.facts.Client, x.set.MaxRequestsClient); err == nil {
+		return true
+	}
+	if x.r.Context().Err() != nil {
+		x.abort() // nobody is there to be told
+	}
+	x.refuse(notice.Overload, "too many requests of this client at a time", "max_requests_per_client is reached, and nothing ended in time")
+	return false
 }
 
 // call is the origin's side of an exchange.

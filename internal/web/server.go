@@ -71,6 +71,7 @@ type Server struct {
 	feed      *feed // opened connections on their way to the inner server
 	transport *http.Transport
 	limits    *limiter
+	turns     *turns
 	parkAfter time.Duration
 
 	ctx    context.Context // ends when nothing may go on any more
@@ -88,7 +89,7 @@ type Server struct {
 // New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
-		opt: opt, feed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(),
+		opt: opt, feed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(),
 		parkAfter: parkAfter,
 	}
 	if err := s.Use(cfg); err != nil {

@@ -42,6 +42,7 @@ type readCloser struct {
 
 // streamed passes an answer on as it comes, and records it as an exception with its reason.
 func (c *call) streamed(ctx context.Context, resp *http.Response, why string) {
+	c.leaveTurn() // it may last for hours, and holds nothing
 	judged := c.s.opt.Gate.Stream(ctx, c.facts, streamKinds[why], why, resp.Body)
 	h := resp.Header
 	delete(h, "Content-Length")

@@ -91,6 +91,7 @@ func (c *call) switched(resp *http.Response) {
 	addVia(head, resp.ProtoMajor, resp.ProtoMinor, c.s.pseudonym)
 	head["Connection"], head["Upgrade"] = []string{"Upgrade"}, []string{protocol}
 
+	c.leaveTurn() // it may last for hours
 	nc, buffered := c.hijack()
 	if nc == nil {
 		return
