@@ -245,4 +245,6 @@ func (r *Renderer) problem(v View, n Notice) problem {
 }
 
 // judged says whether a notice of that kind is about a verdict.
-func judged(k Kind) bool { return k == Infected || k == NotScanned || k == Unavailable }
+func judged(k Kind) bool {
+	return k == Infected || k == NotScanned || k == NotAllowed || k == Unavailable
+}
