@@ -79,7 +79,7 @@ type wsItem struct {
 // relayWebSocket carries a WebSocket message by message until it is closed, and closes both connections.
 func (s *Server) relayWebSocket(client, origin net.Conn, agreed websocket.Agreement, f policy.Facts) {
 	defer s.guard(client, f)
-	ctx, done, ok := s.hold(client)
+	ctx, done, ok := s.hold(client, false)
 	if !ok {
 		_ = origin.Close() // nothing was sent
 		return
@@ -228,7 +228,7 @@ func (s *wsSide) message(op websocket.Op) bool {
 		if o != nil && o.Body != nil {
 			_ = o.Body.Close() // the room is given back
 		}
-		if _, err = s.in.Next(); err == nil { // a Close frame came inside the message
+		if next, nextErr := s.in.Next(); nextErr == nil && next == websocket.Close { // one came inside the message
 			c, _ := s.in.Closed()
 			s.push(&wsItem{closing: &c})
 			return false
