@@ -4,6 +4,8 @@ go 1.26.0
 
 require github.com/coder/websocket v1.8.15
 
+require github.com/coreos/go-systemd/v22 v22.7.0 // indirect
+
 require (
 	github.com/andybalholm/brotli v1.2.8 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect

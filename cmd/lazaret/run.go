@@ -22,7 +22,8 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the gateway",
 		Long: "Run the gateway until TERM or INT, which let requests under way end; a second one ends at once.\n" +
-			"HUP reads the settings again; when they are wrong the gateway says so and goes on with the old ones.",
+			"HUP reads the settings again; when they are wrong the gateway says so and goes on with the old ones.\n" +
+			"USR2 starts the program anew, a new version too, and hands it the sockets; when it serves, this process ends as by TERM.",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return run(c.Context(), &f) },
 	}
@@ -35,9 +36,11 @@ func run(ctx context.Context, f *flags) error {
 	if err != nil {
 		return err
 	}
-	hup := make(chan os.Signal, 1)
+	hup, usr2 := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	signal.Notify(usr2, syscall.SIGUSR2)
+	defer signal.Stop(usr2)
 	d, err := daemon.Start(ctx, daemon.Options{Config: cfg, File: file, StateDir: f.stateDir, Version: version, Stderr: os.Stderr})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -53,6 +56,15 @@ func run(ctx context.Context, f *flags) error {
 				continue
 			}
 			d.Log().Info("the settings were read again", "file", file)
+		case <-usr2:
+			d.Log().Info("the program is started anew, to take over")
+			pid, err := d.Upgrade(ctx)
+			if err != nil {
+				d.Log().Error("nothing has taken over; this process goes on", "error", err)
+				continue
+			}
+			d.Log().Info("another process has taken over; requests under way may end", "pid", pid)
+			return closeDaemon(d)
 		case err := <-d.Failed():
 			return errors.Join(err, closeDaemon(d))
 		case <-ctx.Done():

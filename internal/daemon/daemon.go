@@ -59,6 +59,8 @@ type Daemon struct {
 	admin  *admin.Server
 
 	redirector *redirector // nil: traffic is led here by others, or not at all
+	successor  int         // the process that has the sockets now; 0: none
+	endNotify  context.CancelFunc
 
 	dialer      atomic.Pointer[egress.Dialer]
 	mailDialer  atomic.Pointer[egress.Dialer]
@@ -110,6 +112,10 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 		return nil, err
 	}
 	d.announce(cfg, e)
+	alive, end := context.WithCancel(context.Background())
+	d.endNotify = end
+	d.notifyReady(alive)
+	d.tellReady()
 	return d, nil
 }
 
@@ -148,7 +154,13 @@ func (d *Daemon) prepare(cfg *config.Config) (err error) {
 	return d.outside(cfg)
 }
 
-func clamdDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "clamd") }
+// clamdDir is for a clamd of our own. While one process takes over from another there are two of them.
+func clamdDir(cfg *config.Config) string {
+	if generation()%2 == 1 {
+		return filepath.Join(cfg.StateDir, "clamd-2")
+	}
+	return filepath.Join(cfg.StateDir, "clamd")
+}
 
 func caDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "ca") }
 
@@ -280,7 +292,16 @@ func (d *Daemon) Engines() string { return d.engines.Load().words }
 func (d *Daemon) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
-	errs := append(d.shutdown(ctx), d.redirector.close())
+	d.notifyEnding(d.successor)
+	d.endNotify()
+	var errs []error
+	if d.successor == 0 { // what comes from now on would be refused
+		errs = append(errs, d.redirector.close())
+	}
+	errs = append(errs, d.shutdown(ctx)...)
+	if d.successor != 0 {
+		errs = append(errs, d.redirector.close())
+	}
 	d.serving.Wait()
 	d.closeInterceptor(d.interceptor.Load())
 	d.gate.Close()

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"lazaret/internal/config"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
 )
 
 // Dial, ParentURL and DialParent complete web.Dialer.
@@ -56,6 +58,8 @@ func makeStateDir(dir string) error {
 func (d *Daemon) Reload(ctx context.Context) error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
+	d.notifyReloading()
+	defer d.notify(sd.SdNotifyReady)
 	if err := d.output.Reopen(); err != nil {
 		d.log.Error("the log's file was not opened anew", "error", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lazaret/internal/config"
+	"lazaret/internal/listen"
 	"lazaret/internal/redirect"
 )
 
@@ -51,7 +52,8 @@ func (d *Daemon) startRedirecting(cfg *config.Config) error {
 		d.log.Warn("redirected traffic", "note", w)
 	}
 	r := &redirector{d: d, plan: plan, open: cfg.Redirect.OnFailure == redirect.FailOpen, done: make(chan struct{})}
-	if err := r.install(); err != nil {
+	// The rules of a process before this one may be its own until it ends: they lead to the same sockets.
+	if err := r.install(); err != nil && !(r.open && listen.Taken()) {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())

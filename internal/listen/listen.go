@@ -91,8 +91,11 @@ type Listener struct {
 	cfg     Config
 	opt     Options
 	trusted []netip.Prefix
+	address string // as the settings have it
 	refused atomic.Int64
 	faults  atomic.Int64
+	// stopping says that nothing more is accepted, though the socket stays open.
+	stopping atomic.Bool
 
 	accepted chan accepted
 	done     chan struct{}
@@ -111,13 +114,15 @@ func Listen(ctx context.Context, address string, cfg Config, opt Options) ([]*Li
 	if err := errors.Join(cfg.Validate(), CheckAddress(address)); err != nil {
 		return nil, err
 	}
-	var lns []net.Listener
-	if name, ok := strings.CutPrefix(address, systemdPrefix); ok {
-		var err error
+	lns, err := fromBefore(address)
+	if err != nil {
+		return nil, err
+	}
+	if name, ok := strings.CutPrefix(address, systemdPrefix); ok && len(lns) == 0 {
 		if lns, err = fromSystemd(name); err != nil {
 			return nil, err
 		}
-	} else {
+	} else if len(lns) == 0 {
 		ln, err := open(ctx, address, cfg, opt)
 		if err != nil {
 			return nil, fmt.Errorf("listening on %s: %w", address, explain(err))
@@ -130,6 +135,7 @@ func Listen(ctx context.Context, address string, cfg Config, opt Options) ([]*Li
 		if err != nil {
 			return nil, err
 		}
+		l.address = address
 		out = append(out, l)
 	}
 	return out, nil
@@ -229,6 +235,9 @@ func (l *Listener) run() {
 			backoff = 0
 			l.take(c, &logged)
 			continue
+		}
+		if l.stopping.Load() {
+			return
 		}
 		if errors.Is(err, net.ErrClosed) || !temporary(err) {
 			l.hand(accepted{err: err})

@@ -127,20 +127,21 @@ func takeBuffered(r *bufio.Reader) []byte {
 type carried struct {
 	conn   net.Conn
 	cancel context.CancelFunc
+	making bool // it becomes a connection that requests come over
 }
 
 // hold registers a connection that is carried from now on. The context ends when the server is to end; done is called
-// when the connection has ended, or belongs to somebody else. While the server drains there is no place: ok is false, and
+// when the connection has ended, or belongs to somebody else. When the server has ended there is no place: ok is false, and
 // the connection is closed.
-func (s *Server) hold(nc net.Conn) (ctx context.Context, done func(), ok bool) {
+func (s *Server) hold(nc net.Conn, making bool) (ctx context.Context, done func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
-		_ = nc.Close() // the service is ending; nothing was promised yet
+	if s.ended {
+		_ = nc.Close() // nothing was promised yet
 		return nil, nil, false
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
-	h := &carried{conn: nc, cancel: cancel}
+	h := &carried{conn: nc, cancel: cancel, making: making}
 	s.relays[h] = struct{}{}
 	s.wg.Add(1)
 	return ctx, func() {
@@ -177,7 +178,7 @@ func (s *Server) guard(nc net.Conn, f policy.Facts) {
 // carry copies both ways until either end has enough, and records it as an exception with its reason.
 func (s *Server) carry(client, origin net.Conn, f policy.Facts, kind, why string) {
 	defer s.guard(client, f)
-	ctx, done, ok := s.hold(client)
+	ctx, done, ok := s.hold(client, false)
 	if !ok {
 		_ = origin.Close() // nothing was sent
 		return
@@ -191,7 +192,7 @@ func (s *Server) carry(client, origin net.Conn, f policy.Facts, kind, why string
 // open has a connection's beginning looked at by the interceptor, and serves it as what it turns out to be.
 func (s *Server) open(nc net.Conn, target intercept.Target, f policy.Facts) {
 	defer s.guard(nc, f)
-	ctx, done, ok := s.hold(nc)
+	ctx, done, ok := s.hold(nc, true)
 	if !ok {
 		return
 	}

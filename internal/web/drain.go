@@ -9,22 +9,28 @@ import (
 )
 
 // quiet is how long nothing must have moved over a carried connection for it to count as idle when the service ends.
-const quiet = time.Second
+// One in the making also waits for its origin.
+const (
+	quiet       = time.Second
+	quietMaking = 5 * time.Second
+)
 
-// drainRelays ends carried connections as they become idle, and returns when none is left or ctx has ended.
-func (s *Server) drainRelays(ctx context.Context) error {
+// drainRelays ends carried connections as they become idle, and returns when none is left and none will come, which closing
+// last says, or ctx has ended.
+func (s *Server) drainRelays(ctx context.Context, last <-chan struct{}) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		none := closed(last) // asked first: what comes after is seen below
 		s.mu.Lock()
 		left := len(s.relays)
 		for h := range s.relays {
-			if idleFor(h.conn) >= quiet {
+			if idle := idleFor(h.conn); idle >= quietMaking || idle >= quiet && !h.making {
 				h.cancel()
 			}
 		}
 		s.mu.Unlock()
-		if left == 0 {
+		if left == 0 && none {
 			return nil
 		}
 		select {
@@ -32,6 +38,15 @@ func (s *Server) drainRelays(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

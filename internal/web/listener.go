@@ -222,13 +222,12 @@ type feed struct {
 
 func newFeed() *feed { return &feed{conns: make(chan net.Conn), done: make(chan struct{})} }
 
-// serve hands c over; it closes c and says false when the server has ended.
+// serve hands c over; it says false when the server takes nothing more.
 func (f *feed) serve(c net.Conn) bool {
 	select {
 	case f.conns <- c:
 		return true
 	case <-f.done:
-		_ = c.Close() // nobody is left to serve it
 		return false
 	}
 }

@@ -21,7 +21,8 @@ const parkAfter = 500 * time.Millisecond
 
 // visit has the inner server serve an opened connection until it is idle.
 func (s *Server) visit(c *client, served net.Conn) {
-	if !s.feed.serve(served) {
+	if !s.feed.serve(served) && !s.lateFeed.serve(served) {
+		_ = served.Close() // nobody is left to serve it
 		s.inside.Delete(served)
 		c.close()
 	}

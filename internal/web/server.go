@@ -68,7 +68,9 @@ type Server struct {
 	pseudonym string // in Via: this process, and no other
 	outer     *http.Server
 	inner     *http.Server
-	feed      *feed // opened connections on their way to the inner server
+	feed      *feed        // opened connections on their way to the inner server
+	late      *http.Server // serves those that were opened when the inner server had begun to end: one request each
+	lateFeed  *feed
 	transport *http.Transport
 	limits    *limiter
 	turns     *turns
@@ -79,7 +81,8 @@ type Server struct {
 
 	inside    sync.Map // net.Conn of the inner server → *client
 	mu        sync.Mutex
-	draining  bool
+	draining  bool                  // nothing new is taken
+	ended     bool                  // nothing goes on
 	listeners []net.Listener        // of redirected traffic
 	relays    map[*carried]struct{} // connections that net/http has handed over
 	parked    map[*client]struct{}  // connections that net/http has given up while they are idle
@@ -89,7 +92,7 @@ type Server struct {
 // New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
-		opt: opt, feed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(),
+		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(),
 		parkAfter: parkAfter,
 	}
 	if err := s.Use(cfg); err != nil {
@@ -102,15 +105,22 @@ func New(cfg Config, opt Options) (*Server, error) {
 	s.transport = newTransport(cfg)
 	s.outer = s.newHTTPServer(cfg, http.HandlerFunc(s.serveProxy))
 	s.outer.Protocols.SetHTTP1(true)
-	s.inner = s.newHTTPServer(cfg, http.HandlerFunc(s.serveInside))
-	s.inner.Protocols.SetHTTP1(true)
-	s.inner.Protocols.SetHTTP2(true)
+	s.inner, s.late = s.newHTTPServer(cfg, http.HandlerFunc(s.serveInside)), s.newHTTPServer(cfg, http.HandlerFunc(s.serveInside))
+	for _, h := range []*http.Server{s.inner, s.late} {
+		h.Protocols.SetHTTP1(true)
+		h.Protocols.SetHTTP2(true)
+	}
+	s.late.SetKeepAlivesEnabled(false)
+	s.serveFeed(s.inner, s.feed)
+	return s, nil
+}
+
+func (s *Server) serveFeed(h *http.Server, f *feed) {
 	s.wg.Go(func() {
-		if err := s.inner.Serve(s.feed); !errors.Is(err, http.ErrServerClosed) {
+		if err := h.Serve(f); !errors.Is(err, http.ErrServerClosed) {
 			s.opt.Log.Error("the inner HTTP server has ended", "error", err)
 		}
 	})
-	return s, nil
 }
 
 // newHTTPServer returns a server without a WriteTimeout: an answer may be held for as long as it is fetched and scanned.
@@ -186,14 +196,24 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	s.closeParked()
 
-	errs := make(chan error, 3)
-	go func() { errs <- s.outer.Shutdown(ctx) }()
-	go func() { errs <- s.inner.Shutdown(ctx) }()
-	go func() { errs <- s.drainRelays(ctx) }()
-	err := errors.Join(<-errs, <-errs, <-errs)
+	// A client that has just connected finds its connection served: what comes of the outer server goes on to the relays, and
+	// what comes of them to an inner server.
+	s.serveFeed(s.late, s.lateFeed)
+	outer, inner := make(chan error, 1), make(chan error, 1)
+	go func() { inner <- s.inner.Shutdown(ctx) }()
+	carriedOn := make(chan struct{})
+	go func() {
+		outer <- s.outer.Shutdown(ctx)
+		close(carriedOn)
+	}()
+	err := s.drainRelays(ctx, carriedOn)
+	err = errors.Join(err, <-outer, s.late.Shutdown(ctx), <-inner)
 	// Whatever is left has outstayed ctx.
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
 	s.cancel()
-	err = errors.Join(err, s.outer.Close(), s.inner.Close())
+	err = errors.Join(err, s.outer.Close(), s.inner.Close(), s.late.Close())
 	s.closeRelays()
 	s.wg.Wait()
 	s.transport.CloseIdleConnections()

@@ -127,9 +127,10 @@ func (r *wsRelay) run() {
 	defer unwatch()
 	var wg sync.WaitGroup
 	for _, side := range r.sides {
-		wg.Go(func() { defer r.caught(); side.read() })
 		wg.Go(func() { defer r.caught(); side.deliver() })
 	}
+	wg.Go(func() { defer r.caught(); r.sides[1].read() })
+	func() { defer r.caught(); r.sides[0].read() }()
 	wg.Wait()
 	r.closeBoth()
 	r.last.Do(func() {}) // no goodbye begins from here on

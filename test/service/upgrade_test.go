@@ -1,0 +1,155 @@
+// Package service tests the gateway as a service: reloads and upgrades under load, what a service manager is told.
+package service
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"lazaret/test/harness"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	harness.Clean()
+	os.Exit(code)
+}
+
+// stream asks without pause until it is stopped, and counts.
+type stream struct {
+	wg        sync.WaitGroup
+	stop      chan struct{}
+	ok        atomic.Int64
+	mu        sync.Mutex
+	failures  []string
+	transport []*http.Transport
+}
+
+func (s *stream) fail(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failures = append(s.failures, fmt.Sprintf(format, args...))
+}
+
+// start has n clients ask; with keep they keep their connections.
+func (s *stream) start(t *testing.T, g *harness.Gateway, target string, n int, keep bool) {
+	t.Helper()
+	proxy, err := url.Parse("http://" + g.Proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := g.Roots(t)
+	for range n {
+		tr := &http.Transport{Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: !keep}
+		s.transport = append(s.transport, tr)
+		client := &http.Client{Transport: tr, Timeout: time.Minute}
+		s.wg.Go(func() {
+			for {
+				select {
+				case <-s.stop:
+					return
+				default:
+				}
+				resp, err := client.Get(target)
+				if err != nil {
+					s.fail("%s: %v", target, err)
+					continue
+				}
+				body, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close() // it was read
+				if err != nil || resp.StatusCode != http.StatusOK || string(body) != "harmless" {
+					s.fail("%s: %s, %d bytes, %v", target, resp.Status, len(body), err)
+					continue
+				}
+				s.ok.Add(1)
+			}
+		})
+	}
+}
+
+// more waits until n more requests were answered.
+func (s *stream) more(t *testing.T, n int64) {
+	t.Helper()
+	want := s.ok.Load() + n
+	for deadline := time.Now().Add(time.Minute); s.ok.Load() < want; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("only %d requests were answered", s.ok.Load())
+		}
+	}
+}
+
+var successor = regexp.MustCompile(`"another process has taken over[^}]*"pid":(\d+)`)
+
+// TestReloadAndUpgradeLoseNothing sends requests without pause while the settings are read again and the program is started
+// anew, and counts what fails.
+func TestReloadAndUpgradeLoseNothing(t *testing.T) {
+	harmless := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "harmless") })
+	plain, secure := harness.NewPlainOrigin(t, harmless), harness.NewOrigin(t, harmless)
+	g := harness.Start(t, harness.Settings{"audit": "record_clean = false\n"}, secure.CA.File)
+	s := &stream{stop: make(chan struct{})}
+	s.start(t, g, plain.URL+"/x", 2, true)
+	s.start(t, g, plain.URL+"/x", 2, false)
+	s.start(t, g, secure.URL+"/x", 2, true)
+	s.start(t, g, secure.URL+"/x", 2, false)
+	s.more(t, 100)
+	for range 3 {
+		g.Signal(t, syscall.SIGHUP)
+		s.more(t, 100)
+	}
+	pid := g.PID()
+	t.Cleanup(func() {
+		if pid == g.PID() {
+			return // nothing has taken over: the harness ends it
+		}
+		if p, err := os.FindProcess(pid); err == nil {
+			_ = p.Signal(syscall.SIGTERM) // it may have ended
+		}
+	})
+	const upgrades = 2
+	for i := range upgrades {
+		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			if found := successor.FindAllStringSubmatch(g.Log.String(), -1); len(found) > i {
+				next, err := strconv.Atoi(found[i][1])
+				if err != nil || next == pid {
+					t.Fatalf("the successor is %v: %v", found[i], err)
+				}
+				pid = next
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("nothing has taken over")
+			}
+		}
+		s.more(t, 200)
+	}
+	// Those that were taken over from have gone.
+	for deadline := time.Now().Add(time.Minute); strings.Count(g.Log.String(), `"the gateway has ended"`) < upgrades; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a process that was taken over from goes on")
+		}
+	}
+	s.more(t, 100)
+	close(s.stop)
+	s.wg.Wait()
+	for _, tr := range s.transport {
+		tr.CloseIdleConnections()
+	}
+	if len(s.failures) > 0 {
+		t.Errorf("of %d requests %d failed:\n%s", s.ok.Load()+int64(len(s.failures)), len(s.failures), strings.Join(s.failures[:min(10, len(s.failures))], "\n"))
+	}
+	t.Logf("%d requests, %d failures, over 3 reloads and %d upgrades", s.ok.Load(), len(s.failures), upgrades)
+}
