@@ -32,8 +32,11 @@ type Harness struct {
 	// test file.
 	Large int
 	// Faulty returns a scanner whose engine shows f at every scan until it is healed, or nil where the driver's engine
-	// cannot have that fault.
+	// cannot have that fault. Every engine can stall, but one that is InProcess.
 	Faulty func(t *testing.T, f Fault) *Faulty
+	// InProcess says that the engine is code of the driver, with nobody to wait for. That it stops in the midst of its work
+	// when its context ends is then for the driver's own tests to show.
+	InProcess bool
 }
 
 // Faulty is a scanner whose engine is at fault.
@@ -237,6 +240,9 @@ func closing(t *testing.T, h Harness) {
 
 // stalled has the engine stall, ends the context the given way, and expects Scan itself to return: scan.Ask would hide it.
 func stalled(t *testing.T, h Harness, cause error, want scan.Reason) {
+	if h.InProcess {
+		t.Skip("an engine in this process waits for nobody")
+	}
 	f := h.Faulty(t, Stall)
 	if f == nil {
 		t.Fatal("a harness must be able to make its engine stall")

@@ -152,7 +152,7 @@ func (b *builder) file(path string, f format, r io.Reader) error {
 	number, lines, malformed := 0, 0, 0
 	for {
 		line, err := in.ReadSlice('\n')
-		if len(line) == 0 && err == io.EOF {
+		if len(line) == 0 && errors.Is(err, io.EOF) {
 			break
 		}
 		number++
@@ -160,10 +160,10 @@ func (b *builder) file(path string, f format, r io.Reader) error {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			bad = errLongLine
-			if err := skipLine(in); err != nil && err != io.EOF {
+			if err := skipLine(in); err != nil && !errors.Is(err, io.EOF) {
 				return fmt.Errorf("%s: %w", path, err)
 			}
-		case err != nil && err != io.EOF:
+		case err != nil && !errors.Is(err, io.EOF):
 			return fmt.Errorf("%s: %w", path, err)
 		default:
 			line = trimLine(line)
@@ -183,7 +183,7 @@ func (b *builder) file(path string, f format, r io.Reader) error {
 		case errors.Is(bad, errFull):
 			return fmt.Errorf("%s:%d: %w", path, number, bad)
 		case !strings.HasPrefix(bad.Error(), "malformed"):
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return fmt.Errorf("%s:%d: the file ends in the middle of a line (%w): it is incomplete", path, number, bad)
 		default:
 			malformed++

@@ -32,7 +32,9 @@ type Engine struct {
 	tried   []source   // what was loaded, or could not be
 	pending []source   // what was seen to be different at the last look
 	told    string     // the error that was logged last
+	loaded  bool       // what is in use came from files
 
+	closed   atomic.Bool
 	stop     chan struct{}
 	stopped  chan struct{}
 	stopOnce sync.Once
@@ -72,8 +74,9 @@ func (e *Engine) Version() (scan.Version, bool) {
 // Loaded returns what the signatures in use were loaded from, and what of it is not used. It must not be changed.
 func (e *Engine) Loaded() Loaded { return *e.db.Load().report }
 
-// Close ends the looking for changes. Scans go on.
+// Close ends the looking for changes. Scans that run go on; later ones fail.
 func (e *Engine) Close() error {
+	e.closed.Store(true)
 	e.stopOnce.Do(func() { close(e.stop) })
 	<-e.stopped
 	return nil
@@ -87,6 +90,10 @@ func (e *Engine) Reload() error {
 	return e.reload()
 }
 
+// errAllGone says that there is no file any more: more likely a mount that is gone, or an update that went wrong, than what
+// somebody wants.
+var errAllGone = errors.New("all signature files are gone; put them back, or remove paths from the configuration")
+
 // reload is Reload, with the lock held.
 func (e *Engine) reload() error {
 	var db *database
@@ -96,9 +103,16 @@ func (e *Engine) reload() error {
 		db, sources, err = load(e.cfg)
 	}
 	e.pending = nil
+	if err == nil && len(sources) == 0 && e.loaded {
+		err = errAllGone
+	}
 	if err != nil {
 		return fmt.Errorf("signatures: %w", err)
 	}
+	if len(sources) == 0 && len(e.cfg.Paths) > 0 {
+		e.log.Warn("there is no signature file in the paths; only the EICAR test file is known", "paths", e.cfg.Paths)
+	}
+	e.loaded = len(sources) > 0
 	e.db.Store(db)
 	e.tried, e.told = sources, ""
 	db.report.log(e.log)
@@ -132,7 +146,7 @@ func (e *Engine) look() {
 	}
 	switch {
 	case slices.Equal(now, e.tried):
-		e.pending = nil
+		e.pending, e.told = nil, ""
 	case e.pending == nil || !slices.Equal(now, e.pending):
 		e.pending = now
 	default:
@@ -153,8 +167,13 @@ func (e *Engine) failed(err error) {
 	}
 }
 
+var errClosed = errors.New("the engine is closed")
+
 // Scan implements scan.Scanner. It returns the first signature that is found.
 func (e *Engine) Scan(ctx context.Context, o *scan.Object) (scan.Verdict, error) {
+	if e.closed.Load() {
+		return scan.Verdict{}, errClosed
+	}
 	if err := ctx.Err(); err != nil {
 		return scan.Verdict{}, err
 	}

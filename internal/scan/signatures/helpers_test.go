@@ -32,7 +32,7 @@ func built(tb testing.TB, f format, lines ...string) *database {
 // agree.
 func find(tb testing.TB, db *database, text []byte, targets uint16) string {
 	tb.Helper()
-	l, _ := parseProgram(bytes.NewReader(text), int64(len(text)), text)
+	l := parseProgram(bytes.NewReader(text), int64(len(text)), text)
 	p := newPass(db)
 	p.begin(targets, l, int64(len(text)))
 	if err := p.all(context.Background(), text); err != nil {
@@ -42,7 +42,11 @@ func find(tb testing.TB, db *database, text []byte, targets uint16) string {
 	if p.found != nil {
 		whole = db.names.get(p.found.name)
 	}
-	for _, step := range []int{4, 64, 4096} {
+	steps := []int{4, 64, 4096}
+	if len(text) > 64<<10 {
+		steps = []int{windowSize / 4, windowSize}
+	}
+	for _, step := range steps {
 		p.window = make([]byte, 2*db.margin+step)
 		p.begin(targets, l, int64(len(text)))
 		if err := p.stream(context.Background(), io.MultiReader(bytes.NewReader(text))); err != nil {

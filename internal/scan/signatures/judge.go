@@ -102,7 +102,7 @@ func (j *judgement) bodies(ctx context.Context, hashes *[algorithms]hash.Hash) (
 		return nil, fmt.Errorf("reading the object: %w", noEOF(err))
 	}
 	targets, text := classify(head, j.o.Type)
-	l, _ := parseProgram(body, size, head)
+	l := parseProgram(body, size, head)
 
 	p, ok := j.db.passes.Get().(*pass)
 	if !ok {
@@ -177,7 +177,7 @@ func (j *judgement) sum(ctx context.Context, alg algorithm) error {
 			return err
 		}
 		_, err := r.Read(buf)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			j.sums[alg] = h.Sum(nil)
 			return nil
 		}
@@ -215,7 +215,7 @@ func (e *exact) Read(b []byte) (int, error) {
 
 // noEOF returns err, and an error where an early end would look like the end.
 func noEOF(err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		return errShortBody
 	}
 	return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,37 +27,29 @@ type source struct {
 const maxFiles = 10_000
 
 // list returns the files that the configuration names, those of a directory in the order of their names, and adds to report
-// what is not read. A path that is not there, and a file that is named although its kind is unknown, are errors; report may
-// be nil.
+// what is not read. A path that is not there, a file that is named although its kind is unknown, and a signature file that
+// cannot be looked at are errors: nobody asked for fewer signatures. report may be nil.
 func (cfg Config) list(report *Loaded) ([]source, error) {
 	var out []source
 	add := func(path string, named bool) error {
-		info, err := os.Stat(path)
+		s, reason, err := cfg.file(path, named)
 		switch {
-		case err != nil && named:
-			return fmt.Errorf("%w; name a file or directory that is there, or remove it from paths", err)
-		case err != nil || !info.Mode().IsRegular():
-			return nil // gone since the directory was read, or nothing to read
-		}
-		f := cfg.formatOf(strings.ToLower(filepath.Ext(path)))
-		switch {
-		case f == notRead && named:
-			return fmt.Errorf("%s: this kind of file is not supported; known are .hdb, .hsb, .ndb, .fp, .sfp, .ign, .ign2, .cvd and .cld", path)
-		case f == notRead:
-			if report != nil {
-				report.skip(path, 0, unsupportedFile(path))
-			}
-			return nil
+		case err != nil:
+			return err
+		case reason != "" && report != nil:
+			report.skip(path, 0, reason)
+		case reason != "" || s.format == notRead:
 		case len(out) == maxFiles:
 			return fmt.Errorf("%s: more than %d signature files", path, maxFiles)
+		default:
+			out = append(out, s)
 		}
-		out = append(out, source{path, f, info.Size(), info.ModTime()})
 		return nil
 	}
 	for _, path := range cfg.Paths {
 		info, err := os.Stat(path)
 		if err != nil || !info.IsDir() {
-			if err := add(path, true); err != nil {
+			if err := add(path, true); err != nil { // says what is wrong with it, too
 				return nil, err
 			}
 			continue
@@ -66,8 +59,8 @@ func (cfg Config) list(report *Loaded) ([]source, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), ".") || e.IsDir() {
-				continue
+			if strings.HasPrefix(e.Name(), ".") {
+				continue // by custom, what is being written
 			}
 			if err := add(filepath.Join(path, e.Name()), false); err != nil {
 				return nil, err
@@ -75,6 +68,36 @@ func (cfg Config) list(report *Loaded) ([]source, error) {
 		}
 	}
 	return out, nil
+}
+
+// file looks at the file called path, which is named by the configuration or found in a directory. It returns a reason where
+// it is not to be read, and neither that nor a format where it was removed since the directory was read: load compares.
+func (cfg Config) file(path string, named bool) (s source, reason string, err error) {
+	f := cfg.formatOf(strings.ToLower(filepath.Ext(path)))
+	info, err := os.Stat(path)
+	if err != nil {
+		_, linkErr := os.Lstat(path)
+		switch {
+		case named:
+			return s, "", fmt.Errorf("%w; name a file or directory that is there, or remove it from paths", err)
+		case errors.Is(linkErr, fs.ErrNotExist):
+			return s, "", nil
+		case f == notRead:
+			return s, unsupportedFile(path), nil
+		}
+		return s, "", fmt.Errorf("%w; make it readable, or remove it from the directory", err)
+	}
+	switch {
+	case f == notRead && named:
+		return s, "", fmt.Errorf("%s: this kind of file is not supported; known are .hdb, .hsb, .ndb, .fp, .sfp, .ign, .ign2, .cvd and .cld", path)
+	case f == notRead && info.IsDir():
+		return s, "not read: a directory in a directory", nil
+	case f == notRead:
+		return s, unsupportedFile(path), nil
+	case !info.Mode().IsRegular():
+		return s, "", fmt.Errorf("%s: is no regular file; remove it, or name another", path)
+	}
+	return source{path, f, info.Size(), info.ModTime()}, "", nil
 }
 
 // unsupportedFile says why a file is not read.

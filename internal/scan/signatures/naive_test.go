@@ -20,9 +20,8 @@ func naive(sig string, text []byte, allowed func(at int) bool) bool {
 }
 
 type naiveKey struct {
-	rest  string
-	at    int
-	first bool
+	rest string
+	at   int
 }
 
 type naiveMatcher struct {

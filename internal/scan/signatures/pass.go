@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"slices"
 )
 
@@ -35,6 +36,7 @@ type pass struct {
 	pins []pinned
 	// matched is set when a part matches in a block; nothingNew says that the last block repeated itself, and none did.
 	matched, nothingNew bool
+	wantedFrom          int64 // where a part that was passed over in the last block is wanted
 
 	hits      hits
 	narrowed  hits
@@ -113,14 +115,8 @@ func (p *pass) stream(ctx context.Context, r io.Reader) error {
 	return nil
 }
 
-// scan looks at the grams from <= i < to of the window, until something is found.
+// scan looks at the pins and grams from <= i < to of the window, until something is found.
 func (p *pass) scan(ctx context.Context, from, to int) error {
-	for p.found == nil && len(p.pins) > 0 && p.pins[0].at < p.base+int64(to) {
-		if err := p.atPin(p.pins[0]); err != nil {
-			return err
-		}
-		p.pins = p.pins[1:]
-	}
 	for n := 0; from < to && p.found == nil; n++ {
 		if n%64 == 0 {
 			if err := ctx.Err(); err != nil {
@@ -128,9 +124,19 @@ func (p *pass) scan(ctx context.Context, from, to int) error {
 			}
 		}
 		end := min(to, from+blockSize)
+		for p.found == nil && len(p.pins) > 0 && p.pins[0].at < p.base+int64(end) {
+			if err := p.atPin(p.pins[0]); err != nil {
+				return err
+			}
+			p.pins = p.pins[1:]
+			p.nothingNew = false // what was not looked for in the last block may be looked for now
+		}
+		if p.found != nil {
+			return nil
+		}
 		repeats := p.repeats(from, end)
-		if !repeats || !p.nothingNew {
-			p.matched = false
+		if !repeats || !p.nothingNew || p.base+int64(end+p.db.margin) >= p.wantedFrom {
+			p.matched, p.wantedFrom = false, math.MaxInt64
 			if err := p.block(from, end); err != nil {
 				return err
 			}
@@ -173,22 +179,20 @@ func (p *pass) block(from, to int) error {
 		return errWork
 	}
 	// In the order of the text, because a part is only looked for once the one before it was found.
-	var at [tiers]int
+	left := p.survivors
 	for p.found == nil {
-		next, best := -1, int32(0)
-		for i := range p.survivors {
-			if at[i] < len(p.survivors[i]) {
-				if s := p.survivors[i][at[i]]; next < 0 || s.at < best {
-					next, best = i, s.at
-				}
+		var next *[]survivor
+		for i := range left {
+			if list := &left[i]; len(*list) > 0 && (next == nil || (*list)[0].at < (*next)[0].at) {
+				next = list
 			}
 		}
-		if next < 0 {
+		if next == nil {
 			return nil
 		}
-		e := p.survivors[next][at[next]].entry
-		at[next]++
-		if err := p.candidate(from+int(best), e); err != nil {
+		s := (*next)[0]
+		*next = (*next)[1:]
+		if err := p.candidate(from+int(s.at), s.entry); err != nil {
 			return err
 		}
 	}
@@ -220,12 +224,12 @@ func (p *pass) lookUp(tier, from int, h *hits, n int) {
 
 // candidate looks whether the part of e is where its gram was found, at i, and its anchor matches unless it is masked.
 func (p *pass) candidate(i int, e *entry) error {
+	d := &p.db.parts[e.part]
+	if p.work -= costWanted; d.targets&p.targets == 0 || !p.wanted(e.part, d, i) {
+		return nil
+	}
 	if p.work -= costPart; p.work < 0 {
 		return errWork
-	}
-	d := &p.db.parts[e.part]
-	if d.targets&p.targets == 0 || d.slot != 0 && !p.wanted(e.part, d, i) {
-		return nil
 	}
 	anchor := i - int(e.off)
 	if e.masked && !d.elems[d.anchor].matches(p.text[anchor:]) {
@@ -273,8 +277,24 @@ func (p *pass) walk(elems []element, places []int, direction int) []int {
 
 // wanted says whether it is of any use to find the part number n, whose gram is at i, there.
 func (p *pass) wanted(n uint32, d *part, i int) bool {
-	if n > p.db.sigs[d.sig].first && p.tracks.get(d.slot) == nil {
-		return false // the one before it was not found
+	if n > p.db.sigs[d.sig].first {
+		k := p.tracks.get(d.slot)
+		if k == nil {
+			return false // the one before it was not found
+		}
+		if k.open && p.base+int64(i) < k.from {
+			p.wantedFrom = min(p.wantedFrom, k.from)
+			return false
+		}
+	} else if sig := &p.db.sigs[d.sig]; sig.where.kind != anywhere {
+		first, last, ok := p.layout.places(sig.where)
+		switch {
+		case !ok || p.base+int64(i-p.db.margin) > last:
+			return false
+		case p.base+int64(i) < first:
+			p.wantedFrom = min(p.wantedFrom, first)
+			return false
+		}
 	}
 	if d.last || d.gapMax != unlimited {
 		return true
@@ -299,6 +319,7 @@ func (p *pass) partFound(n uint32, d *part, begins, ends []int) error {
 			return nil
 		}
 	}
+	p.work -= int64(len(begins) * len(ends))
 	for _, begin := range begins {
 		at := p.base + int64(begin)
 		switch {

@@ -12,18 +12,18 @@ const (
 	maxELFSegments = 128
 )
 
-// parseProgram finds entry point and sections of the PE or ELF file that begins with head. ok is false where they cannot be
-// found; errors of reading are among that, and come up again where the object is scanned.
-func parseProgram(r io.ReaderAt, size int64, head []byte) (l layout, ok bool) {
-	l.size = size
+// parseProgram returns what offsets are counted from in the object that begins with head, with entry point and sections
+// where it is a PE or ELF file in which they can be found. Where they cannot, an error of reading may be why: it comes up
+// again where the object is scanned.
+func parseProgram(r io.ReaderAt, size int64, head []byte) layout {
+	l := layout{size: size}
 	switch {
 	case len(head) >= 64 && head[0] == 'M' && head[1] == 'Z':
-		ok = parsePE(r, &l, int64(binary.LittleEndian.Uint32(head[60:])))
+		l.program = parsePE(r, &l, int64(binary.LittleEndian.Uint32(head[60:])))
 	case len(head) >= 52 && string(head[:4]) == "\x7fELF":
-		ok = parseELF(r, &l, head)
+		l.program = parseELF(r, &l, head)
 	}
-	l.program = ok
-	return l, ok
+	return l
 }
 
 // table reads n records of width bytes at the place at.

@@ -6,8 +6,8 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +20,7 @@ import (
 var programs = sync.OnceValue(func() [][]byte {
 	var out [][]byte
 	total := 0
-	for _, dir := range []string{"/usr/bin", "/usr/lib/x86_64-linux-gnu", runtime.GOROOT() + "/bin", runtime.GOROOT() + "/pkg/tool"} {
+	for _, dir := range []string{"/usr/bin", "/usr/lib/x86_64-linux-gnu", filepath.Dir(goTool())} {
 		_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || !e.Type().IsRegular() || total > 256<<20 {
 				return nil
@@ -41,6 +41,18 @@ var programs = sync.OnceValue(func() [][]byte {
 	}
 	return out
 })
+
+// goTool returns where the go command is, or an empty string.
+func goTool() string {
+	path, err := exec.LookPath("go")
+	if err != nil {
+		return ""
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target
+	}
+	return path
+}
 
 // piece returns n bytes of a program, which are not all alike.
 func piece(m *rand.Rand, n int) []byte {

@@ -206,12 +206,13 @@ const maxSurvivors = 1 << 16
 
 // Costs in units of work, of about a nanosecond.
 const (
-	costHit   = 6  // looking a hit up
-	costGroup = 4  // finding the start in a sorted group
-	costEntry = 1  // comparing an entry's word
-	costRun   = 8  // comparing an anchor
-	costPart  = 24 // looking at a part
-	costArm   = 16 // taking note of one
+	costHit    = 6  // looking a hit up
+	costGroup  = 4  // finding the start in a sorted group
+	costEntry  = 1  // comparing an entry's word
+	costRun    = 8  // comparing an anchor
+	costPart   = 24 // looking at a part
+	costWanted = 3  // seeing whether that is of any use
+	costArm    = 16 // taking note of one
 )
 
 // lookUp appends to out the survivors of the n hits of the block of text that begins at from, in the order of their places,
@@ -268,11 +269,30 @@ func compare(entries []entry, text []byte, from, at int, out []survivor) []survi
 	for j := range entries {
 		e := &entries[j]
 		i := from + at + int(e.delta)
-		if i < 0 || i+8 > len(text) || binary.LittleEndian.Uint64(text[i:])&e.mask == e.word {
+		if i >= 0 && i+8 <= len(text) {
+			if binary.LittleEndian.Uint64(text[i:])&e.mask == e.word {
+				out = append(out, survivor{int32(at), e})
+			}
+		} else if e.atEdge(text, i) {
 			out = append(out, survivor{int32(at), e})
 		}
 	}
 	return out
+}
+
+// atEdge says whether the entry's word is at i, which lies beyond the text by some of the 8 bytes. What is fixed there is not
+// found: a short text would have every signature of its first place looked at otherwise.
+func (e *entry) atEdge(text []byte, i int) bool {
+	for k := range 8 {
+		mask := byte(e.mask >> (8 * k))
+		if mask == 0 {
+			continue
+		}
+		if at := i + k; at < 0 || at >= len(text) || text[at]&mask != byte(e.word>>(8*k)) {
+			return false
+		}
+	}
+	return true
 }
 
 // compare appends those of the group's entries whose word is right for the gram at from+at.
@@ -286,9 +306,9 @@ func (g *group) compare(entries []entry, text []byte, from, at int, out []surviv
 				out = append(out, survivor{int32(at), &whole[j]})
 				work -= costEntry
 			}
-			work -= costGroup
-			entries = entries[g.sorted:]
-		}
+		} // else some byte of each of those words lies outside of the text
+		work -= costGroup
+		entries = entries[g.sorted:]
 	}
 	return compare(entries, text, from, at, out), work - int64(costEntry*len(entries))
 }
