@@ -30,7 +30,7 @@ const maxFiles = 10_000
 // what is not read. A path that is not there, a file that is named although its kind is unknown, and a signature file that
 // cannot be looked at are errors: nobody asked for fewer signatures. report may be nil.
 func (cfg Config) list(report *Loaded) ([]source, error) {
-	var out []source
+	out := []source{} // never nil, which stands for no list
 	add := func(path string, named bool) error {
 		s, reason, err := cfg.file(path, named)
 		switch {
