@@ -53,7 +53,7 @@ func (d *Daemon) startRedirecting(cfg *config.Config) error {
 	}
 	r := &redirector{d: d, plan: plan, open: cfg.Redirect.OnFailure == redirect.FailOpen, done: make(chan struct{})}
 	// The rules of a process before this one may be its own until it ends: they lead to the same sockets.
-	if err := r.install(); err != nil && !(r.open && listen.Taken()) {
+	if err := r.install(); err != nil && (!r.open || !listen.Taken()) {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
