@@ -24,7 +24,7 @@ func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, depth int) sc
 	if v.Outcome == scan.Infected {
 		return v
 	}
-	v = v.Merge(g.unpacked(ctx, s, o))
+	v = v.Merge(g.unpacked(ctx, s, o, depth))
 	if v.Outcome == scan.Infected {
 		return v
 	}
@@ -32,13 +32,16 @@ func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, depth int) sc
 }
 
 // unpacked opens the archives in o, asks the engines that do not unpack by themselves about each member, and says Incomplete
-// where something could not be opened: no engine can have looked into it either.
-func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object) scan.Verdict {
+// where something could not be opened: no engine can have looked into it either. A mail in an archive is read as one.
+func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, depth int) scan.Verdict {
 	found := scan.CleanVerdict()
 	src := unpack.Source{Blob: o.Body, Name: join(o.Path, o.Name)}
 	problems := unpack.Walk(ctx, g.opt.Pool, src, g.opt.Limits, func(p unpack.Part) error {
 		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path}
 		found = found.Merge(located(s.engines.Scan(ctx, member, scan.Inner), p.Path))
+		if found.Outcome != scan.Infected && isMail(member) {
+			found = found.Merge(g.readings(ctx, s, member, depth+1))
+		}
 		return enough(found)
 	})
 	for _, p := range problems {

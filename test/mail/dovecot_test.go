@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,7 +74,7 @@ func startDovecot(t testing.TB, host, plain, tls string, mails [][]byte, under .
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // Dovecot's own users go through it
 		t.Fatal(err)
 	}
-	args := append(under, "dovecot", "-F", "-c", conf)
+	args := slices.Concat(under, []string{"dovecot", "-F", "-c", conf})
 	d.cmd = exec.Command(args[0], args[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

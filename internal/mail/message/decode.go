@@ -154,7 +154,11 @@ func (d *quotedPrintable) name() string { return " (quoted-printable)" }
 
 func (d *quotedPrintable) wanted(s *section) bool {
 	h := &s.header
-	return d.any && (h.quoted || h.odd || s.nested || h.transfer == 0 && s.looks.soft > 0)
+	if !d.any {
+		return false
+	}
+	// Whatever is declared, some client decodes it all the same. A line of base64 may end in "=" without meaning that.
+	return h.quoted || h.odd || s.nested || s.looks.escapes > 0 || s.looks.soft > 0 && !h.base64
 }
 
 func (d *quotedPrintable) line(l line, text []byte) {

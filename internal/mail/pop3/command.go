@@ -7,12 +7,9 @@ import (
 	"strings"
 )
 
-// The longest lines. RFC 2449 (4) has commands end at 255 bytes and replies at 512; SASL exchanges are longer (RFC 5034,
-// 4: 12288 and more).
-const (
-	maxCommand = 16 << 10
-	maxReply   = 16 << 10
-)
+// maxLine is the longest command or status line. RFC 2449 (4) has commands end at 255 bytes and replies at 512; SASL
+// exchanges are longer (RFC 5034, 4: 12288 and more).
+const maxLine = 16 << 10
 
 // reply is the form of a command's positive reply.
 type reply uint8
@@ -94,12 +91,12 @@ func (c command) reply() reply {
 	return unknown
 }
 
-// number returns the message number that is the i-th argument; 0 where there is none.
-func (c command) number(i int) int {
-	if i >= len(c.args) {
+// number returns the message number that is the first argument; 0 where there is none.
+func (c command) number() int {
+	if len(c.args) == 0 {
 		return 0
 	}
-	n, err := strconv.ParseUint(c.args[i], 10, 31)
+	n, err := strconv.ParseUint(c.args[0], 10, 31)
 	if err != nil {
 		return 0
 	}

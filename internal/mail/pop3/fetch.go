@@ -57,7 +57,7 @@ type errClient struct{ error }
 // -ERR is refused, and there is no letter. The error is the server's or the client's (errClient); what was sent to the
 // client by then is in the letter, which is never nil where the error is not.
 func (x *session) fetch(ctx context.Context, c command, line []byte) (l *letter, refused []byte, err error) {
-	l = &letter{number: c.number(0), drip: &drip{byLine: x.set.KeepAliveUnit == byLine}}
+	l = &letter{number: c.number(), drip: &drip{byLine: x.set.KeepAliveUnit == byLine}}
 	reply, ok, err := x.ask(line)
 	if err != nil {
 		return l, nil, err
@@ -131,7 +131,7 @@ func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, 
 				if err := x.client.send(b); err != nil {
 					cancel()
 					_ = x.up.conn.Close() // nobody waits for the message any more
-					<-done
+					_ = <-done            // what becomes of it does not matter any more
 					return errClient{err}
 				}
 			}
@@ -146,7 +146,7 @@ func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, 
 // retr serves RETR.
 func (x *session) retr(ctx context.Context, c command) error {
 	l := x.last
-	if l != nil && l.number == c.number(0) && l.number > 0 {
+	if l != nil && l.number == c.number() && l.number > 0 {
 		x.last = nil
 	} else {
 		x.forget()
@@ -181,7 +181,7 @@ func (x *session) top(ctx context.Context, c command) error {
 		return x.deliver(ctx, l, c, headerOnly)
 	}
 	l := x.last
-	if l == nil || l.number != c.number(0) || l.number == 0 {
+	if l == nil || l.number != c.number() || l.number == 0 {
 		x.forget()
 		var refused []byte
 		var err error

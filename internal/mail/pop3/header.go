@@ -21,23 +21,24 @@ type field struct {
 	raw  []byte
 }
 
-// fields returns the fields at the beginning of head, and where they end: at the empty line, at what is no field, or at a
+// fields returns the fields at the beginning of head, up to the empty line, to what is no field, or to a
 // line that has no end yet. Only lines that end in CRLF and have no control characters in them count: others are not the
 // same to every reader.
-func fields(head []byte) (list []field, end int) {
+func fields(head []byte) (list []field) {
+	end := 0
 	for end < len(head) {
 		n := bytes.IndexByte(head[end:], '\n') + 1
 		if n == 0 {
-			return list, end
+			return list
 		}
 		line := head[end : end+n]
 		text, ok := bytes.CutSuffix(line, []byte("\r\n"))
 		if !ok || len(text) == 0 || !printable(text) {
-			return list, end
+			return list
 		}
 		if text[0] == ' ' || text[0] == '\t' {
 			if len(list) == 0 || len(bytes.TrimSpace(text)) == 0 {
-				return list, end
+				return list
 			}
 			last := &list[len(list)-1]
 			last.raw = head[end-len(last.raw) : end+n]
@@ -46,12 +47,12 @@ func fields(head []byte) (list []field, end int) {
 		}
 		name, ok := nameOf(text)
 		if !ok {
-			return list, end
+			return list
 		}
 		list = append(list, field{name, line})
 		end += n
 	}
-	return list, end
+	return list
 }
 
 func printable(text []byte) bool {
@@ -81,7 +82,7 @@ func nameOf(text []byte) (string, bool) {
 // fields that are kept, up to the first one that is not. It may be sent before it is known which of the two follows. More of
 // the same head makes it longer, never different.
 func shared(head []byte) int {
-	list, _ := fields(head)
+	list := fields(head)
 	n := 0
 	for _, f := range list {
 		if !keptFields[f.name] {
@@ -94,7 +95,7 @@ func shared(head []byte) int {
 
 // kept returns the fields that a notice keeps, in their order; it begins with what shared counts.
 func kept(head []byte) (raw []byte, names map[string]bool) {
-	list, _ := fields(head)
+	list := fields(head)
 	names = make(map[string]bool)
 	for _, f := range list {
 		if keptFields[f.name] {
@@ -107,7 +108,7 @@ func kept(head []byte) (raw []byte, names map[string]bool) {
 
 // value returns the value of the first field of that name (lower case) on one line; empty where there is none.
 func value(head []byte, name string) string {
-	list, _ := fields(head)
+	list := fields(head)
 	for _, f := range list {
 		if f.name == name {
 			return string(bytes.Join(bytes.Fields(f.raw[len(name)+1:]), []byte(" ")))

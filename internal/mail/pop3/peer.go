@@ -65,13 +65,13 @@ func (p *peer) send(b []byte) error {
 // expect sets the deadline of the reads that follow.
 func (p *peer) expect(d time.Duration) error { return p.conn.SetReadDeadline(time.Now().Add(d)) }
 
-// line reads a line with its LF, of at most limit bytes. What it returns is the caller's.
-func (p *peer) line(limit int) ([]byte, error) {
+// line reads a line with its LF, of at most maxLine bytes. What it returns is the caller's.
+func (p *peer) line() ([]byte, error) {
 	var line []byte
 	for {
 		part, err := p.r.ReadSlice('\n')
-		if len(line)+len(part) > limit {
-			return nil, fmt.Errorf("%w: more than %d bytes", errTooLong, limit)
+		if len(line)+len(part) > maxLine {
+			return nil, fmt.Errorf("%w: more than %d bytes", errTooLong, maxLine)
 		}
 		line = append(line, part...)
 		if err == nil {
@@ -91,7 +91,7 @@ func (p *peer) reply() (line []byte, ok bool, err error) {
 	if err := p.expect(p.timeout); err != nil {
 		return nil, false, err
 	}
-	if line, err = p.line(maxReply); err != nil {
+	if line, err = p.line(); err != nil {
 		return nil, false, err
 	}
 	ok, err = status(line)
@@ -204,7 +204,7 @@ func (l *lines) drain(limit int64) error {
 func (p *peer) list(limit int) ([][]byte, error) {
 	var out [][]byte
 	for {
-		line, err := p.line(maxReply)
+		line, err := p.line()
 		if err != nil {
 			return nil, err
 		}

@@ -62,8 +62,6 @@ type knobs struct {
 	policy  func(*policy.Config)
 	spool   func(*spool.Config)
 	options func(*Options)
-	// original is where connections say that they were redirected from; they are all taken to the test's server.
-	original string
 }
 
 func newRig(t *testing.T, s scan.Scanner, k knobs) *rig {

@@ -99,7 +99,7 @@ func (x *session) command() ([]byte, error) {
 	if x.s.ending() {
 		x.hurry()
 	}
-	line, err := x.client.line(maxCommand)
+	line, err := x.client.line()
 	x.mu.Lock()
 	x.waiting = false
 	x.mu.Unlock()
@@ -181,7 +181,7 @@ func (x *session) one(c command) error {
 			x.facts.User = c.args[0]
 		}
 	case "DELE":
-		if ref, bad := x.failed[c.number(0)]; bad {
+		if ref, bad := x.failed[c.number()]; bad {
 			return x.say("-ERR " + temporary + " this message could not be given to you in this session, so it is not deleted; reference " + ref)
 		}
 	}
@@ -281,7 +281,7 @@ func (x *session) authenticate(c command) error {
 		if err := x.up.expect(x.up.timeout); err != nil {
 			return x.upstreamGone(err)
 		}
-		line, err := x.up.line(maxReply)
+		line, err := x.up.line()
 		if err != nil {
 			return x.upstreamGone(err)
 		}

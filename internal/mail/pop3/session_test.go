@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
@@ -191,7 +192,7 @@ func TestTop(t *testing.T) {
 	scanner := scantest.FindsEICAR()
 	r := newRig(t, scanner, knobs{})
 	c, s := r.session()
-	t.Run("the whole is fetched and remembered for RETR", func(t *testing.T) {
+	t.Run("the whole is fetched and remembered for RETR", func(*testing.T) {
 		c.says("TOP 1 2\r\n")
 		s.hears("RETR 1\r\n")
 		s.says("+OK 99 octets\r\n" + head + "\r\n..one\r\ntwo\r\nthree\r\n.\r\n")
@@ -199,7 +200,7 @@ func TestTop(t *testing.T) {
 		c.says("RETR 1\r\n")
 		c.hears("+OK\r\n" + head + "\r\n..one\r\ntwo\r\nthree\r\n.\r\n")
 	})
-	t.Run("more lines than there are", func(t *testing.T) {
+	t.Run("more lines than there are", func(*testing.T) {
 		c.says("TOP 1 20\r\n")
 		s.hears("RETR 1\r\n")
 		s.says("+OK\r\n" + head + "\r\none\r\n.\r\n")
@@ -326,7 +327,7 @@ func TestCommandsThatMeanSomethingElseToTheServer(t *testing.T) {
 	s.hears("NOOP\r\n")
 	s.says("+OK\r\n")
 	c.hears("+OK 0 0\r\n+OK\r\n")
-	c.says(strings.Repeat("x", maxCommand+clientBuffer))
+	c.says(strings.Repeat("x", maxLine+clientBuffer))
 	c.line("-ERR")
 	c.ended()
 }
@@ -470,6 +471,7 @@ func TestLimits(t *testing.T) {
 	c.ended()
 	s.ended()
 	for r.s.Sessions() > 1 {
+		time.Sleep(time.Millisecond)
 	}
 	r.session()
 }
