@@ -45,7 +45,7 @@ func (d *Daemon) Upgrade(ctx context.Context) (pid int, err error) {
 	if err != nil {
 		return 0, errors.Join(err, signal.Close())
 	}
-	cmd := exec.Command(program, os.Args[1:]...) //nolint:gosec // this program itself, as it was started
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), program, os.Args[1:]...) //nolint:gosec // this program itself, as it was started
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = append([]*os.File{signal}, files...)
 	cmd.Env = append(ownEnvironment(), env, readyEnv+"="+strconv.Itoa(extra), generationEnv+"="+strconv.Itoa(generation()+1))
