@@ -131,7 +131,9 @@ func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, 
 				if err := x.client.send(b); err != nil {
 					cancel()
 					_ = x.up.conn.Close() // nobody waits for the message any more
-					_ = <-done            // what becomes of it does not matter any more
+					if derr := <-done; derr != nil {
+						x.log.Debug("a message that nobody waits for", "error", derr)
+					}
 					return errClient{err}
 				}
 			}
