@@ -21,6 +21,7 @@
 //
 //   - A malformed line costs itself only, where ClamAV refuses the whole file.
 //   - Names are reported as they are written, without ".UNOFFICIAL".
+//   - Nested alternatives, those with wildcards, negated classes and aa[n-m] mean what ClamAV's manual says they do.
 //   - ClamAV remembers eight places of each part; here every place counts.
 //   - Texts are also scanned lower-cased, white space folded, other control characters and bytes above 0x7F dropped, as
 //     ClamAV does with text and scripts. ClamAV's further rewriting of HTML (entities, tags and comments removed) is not done.
