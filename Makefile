@@ -8,10 +8,10 @@ LINT      := $(TOOLS)/golangci-lint-2.15.0
 FUMPT     := $(TOOLS)/gofumpt-0.12.0
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: build run test lint bench fuzz peers clean
+.PHONY: build run test lint bench fuzz peers deb clean
 
 build:
-	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lazaret ./cmd/lazaret
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lazaret ./cmd/lazaret
 
 run: build
 	./bin/lazaret run --state-dir $(STATE_DIR)
@@ -41,9 +41,13 @@ $(FUMPT):
 bench: peers build
 	$(GO) run ./bench
 
+# The Debian package, into dist/.
+deb: build
+	./packaging/deb/build bin/lazaret '$(VERSION)' dist
+
 # Every fuzz target for FUZZTIME.
 fuzz:
 	./scripts/fuzz $(FUZZTIME)
 
 clean:
-	rm -rf bin bench/out test/artefacts
+	rm -rf bin dist bench/out test/artefacts
