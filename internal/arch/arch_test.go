@@ -33,7 +33,6 @@ var allowed = map[string][]string{
 	"web/websocket": {},
 	"web":           {"web/websocket", "gate", "intercept", "relay", "egress", "listen", "spool", "unpack", "notice", "policy", "scan"},
 	"mail/pop3":     {"gate", "intercept", "relay", "egress", "listen", "spool", "notice", "policy", "scan"},
-	"mail/pop3":     {"gate", "intercept", "relay", "egress", "listen", "spool", "notice", "policy", "scan"},
 	"admin":         {"audit", "notice", "policy", "scan"},
 	"config":        {"*"},
 	"daemon":        {"*"},
