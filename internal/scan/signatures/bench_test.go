@@ -3,6 +3,8 @@ package signatures
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -146,25 +148,80 @@ func BenchmarkLoad(b *testing.B) {
 	lines := syntheticBodies(benchBodies, 1)
 	b.ResetTimer()
 	for b.Loop() {
-		begin := time.Now()
+		before := inUse()
 		bl := newBuilder(Default())
 		for _, l := range lines {
 			_ = bl.line(bodyFormat, l)
 		}
-		db := bl.database(begin)
-		b.ReportMetric(memory(db), "MiB")
+		db := bl.database(time.Time{})
+		b.ReportMetric(memory(before, db), "MiB")
 	}
 }
 
-// memory returns how many MiB are in use because of keep.
-func memory(keep any) float64 {
-	var with, without runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&with)
+// memory returns how many MiB of the heap keep holds, where before were in use without it.
+func memory(before float64, keep any) float64 {
+	now := inUse()
 	runtime.KeepAlive(keep)
-	keep = nil
-	_ = keep
+	return now - before
+}
+
+// inUse returns how many MiB of the heap are in use.
+func inUse() float64 {
+	var m runtime.MemStats
 	runtime.GC()
-	runtime.ReadMemStats(&without)
-	return float64(with.HeapAlloc) / (1 << 20)
+	runtime.GC() // the first one only empties pools
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / (1 << 20)
+}
+
+// manyDigests returns a database of n digests of SHA-256, with sizes and with names as ClamAV's files have them.
+func manyDigests(tb testing.TB, n int) *database {
+	tb.Helper()
+	b := newBuilder(Default())
+	for i := range n {
+		sum := sha256.Sum256(binary.LittleEndian.AppendUint64(nil, uint64(i)))
+		line := fmt.Sprintf("%x:%d:Win.Malware.Agent-%d-0:73", sum, 10_000+i%1_000_000, 1_000_000+i)
+		if err := b.line(digestFormat, line); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return b.database(b.report.Updated)
+}
+
+// TestDigestsAreSmall checks the memory that digests take, by the number that 2,000,000 of them in 100 MB allow.
+func TestDigestsAreSmall(t *testing.T) {
+	const n = 200_000
+	before := inUse()
+	db := manyDigests(t, n)
+	each := memory(before, db) * (1 << 20) / n
+	t.Logf("%.1f bytes each", each)
+	if each > 50 {
+		t.Errorf("a digest takes %.1f bytes, want 50 at most", each)
+	}
+	sum := sha256.Sum256(binary.LittleEndian.AppendUint64(nil, 77_777))
+	if at, ok := db.digests[algSHA256].find(sum[:], 10_000+77_777); !ok || db.names.get(at) != "Win.Malware.Agent-1077777-0" {
+		t.Error("one of them is not found")
+	}
+}
+
+// BenchmarkDigests looks digests up among 2,000,000. Expected: at most 100 MB.
+func BenchmarkDigests(b *testing.B) {
+	const n = 2_000_000
+	before := inUse()
+	db := manyDigests(b, n)
+	sums := make([][32]byte, 1<<16)
+	m := rand.New(rand.NewPCG(1, 1))
+	for i := range sums {
+		sums[i] = sha256.Sum256(binary.LittleEndian.AppendUint64(nil, m.Uint64N(2*n)))
+	}
+	i, found := 0, 0
+	b.ResetTimer()
+	for b.Loop() {
+		if _, ok := db.digests[algSHA256].find(sums[i&(1<<16-1)][:], int64(10_000+i%1_000_000)); ok {
+			found++
+		}
+		i++
+	}
+	b.StopTimer()
+	b.ReportMetric(memory(before, db)*(1<<20)/1e6, "MB")
 }

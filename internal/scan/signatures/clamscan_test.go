@@ -1,8 +1,11 @@
 package signatures
 
 import (
+	"bytes"
 	"context"
 	"crypto/md5"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -199,5 +202,78 @@ func TestListsLikeClamscan(t *testing.T) {
 		if theirs != ours {
 			t.Errorf("%s %s: found here %v, by clamscan %v", c.file, c.content, ours, theirs)
 		}
+	}
+}
+
+// portableExecutable returns a PE file with the sections .text, whose code is at its offset 0x10, and .data.
+func portableExecutable() []byte {
+	b := make([]byte, 0x600)
+	le := binary.LittleEndian
+	copy(b, "MZ")
+	le.PutUint32(b[0x3c:], 0x80)
+	copy(b[0x80:], "PE\x00\x00")
+	le.PutUint16(b[0x84:], 0x14c) // i386
+	le.PutUint16(b[0x86:], 2)     // sections
+	le.PutUint16(b[0x94:], 0xe0)  // size of the optional header
+	le.PutUint16(b[0x96:], 0x102)
+	o := b[0x98:]
+	le.PutUint16(o, 0x10b)
+	le.PutUint32(o[16:], 0x1010) // entry
+	le.PutUint32(o[28:], 0x400000)
+	le.PutUint32(o[32:], 0x1000) // alignment of sections, and in the file
+	le.PutUint32(o[36:], 0x200)
+	le.PutUint16(o[40:], 4)
+	le.PutUint16(o[48:], 4)
+	le.PutUint32(o[56:], 0x3000) // size of the image, and of the headers
+	le.PutUint32(o[60:], 0x200)
+	le.PutUint16(o[68:], 3)
+	le.PutUint32(o[92:], 16)
+	for i, name := range []string{".text", ".data"} {
+		row := b[0x98+0xe0+40*i:]
+		copy(row, name)
+		le.PutUint32(row[8:], 0x200)
+		le.PutUint32(row[12:], uint32(0x1000*(i+1)))
+		le.PutUint32(row[16:], 0x200)
+		le.PutUint32(row[20:], uint32(0x200*(i+1)))
+		le.PutUint32(row[36:], 0x60000020)
+	}
+	copy(b[0x210:], "code at the entry")
+	copy(b[0x3e0:], "end of the text")
+	copy(b[0x404:], "data in the last one")
+	copy(b[0x5f0:], "the very end.")
+	return b
+}
+
+func TestOffsetsLikeClamscan(t *testing.T) {
+	program, err := os.ReadFile("/bin/ls")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pe := portableExecutable()
+	truncated := bytes.Clone(pe[:0x300])
+	var lines []string
+	add := func(target int, offset, body string) {
+		lines = append(lines, fmt.Sprintf("Test-%d:%d:%s:%s", len(lines), target, offset, body))
+	}
+	for _, text := range []string{"code at the", "end of the text", "data in the", "the very end"} {
+		for _, offset := range []string{
+			"*", "528", "EP+0", "EP-1", "EP+1", "EP-4,9", "EP+400,100", "S0+16", "S0+480", "S1+4", "S0+516", "SL+4", "SL+0,8", "SE0", "SE1", "S5+4",
+			"EOF-16", "EOF-15", "EOF-40,40", "1028", "1020,8",
+		} {
+			add(1, offset, x(text))
+		}
+		add(6, "EP+0", x(text))
+	}
+	entry := make([]byte, 16)
+	if f, err := elf.NewFile(bytes.NewReader(program)); err != nil {
+		t.Fatal(err)
+	} else if _, err := f.Section(".text").ReadAt(entry, int64(f.Entry-f.Section(".text").Addr)); err != nil {
+		t.Fatal(err)
+	}
+	for _, offset := range []string{"EP+0", "EP+1", "EP-3,5", "SE13", "SE14", "SE15", "SE16", "SE17", "SL+0"} {
+		add(6, offset, hexOf(entry))
+	}
+	if hits := agree(t, ".ndb", lines, [][]byte{pe, truncated, program, append(bytes.Clone(pe), "more behind"...)}); hits < 30 {
+		t.Errorf("%d hits only: not enough to prove anything", hits)
 	}
 }
