@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime/debug"
 	"strings"
+	"sync"
 
 	"lazaret/internal/content"
 	"lazaret/internal/mail/message"
@@ -20,6 +22,9 @@ var errEnough = errors.New("one finding is enough")
 // look asks the engines about o as it stands, about what archives in it hold, and about what a client could read out of it
 // besides.
 func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, depth int) scan.Verdict {
+	if depth == 0 && isMail(o) {
+		return g.lookAtMail(ctx, s, o)
+	}
 	v := s.engines.Scan(ctx, o, scan.Whole)
 	if v.Outcome == scan.Infected {
 		return v
@@ -29,6 +34,33 @@ func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, depth int) sc
 		return v
 	}
 	return v.Merge(g.readings(ctx, s, o, depth))
+}
+
+// lookAtMail is look for a message, of which there are always several readings: they are judged while the engines look at
+// the message as it stands, which is most of the work.
+func (g *Gate) lookAtMail(ctx context.Context, s *state, o *scan.Object) scan.Verdict {
+	var (
+		inside scan.Verdict // Unscanned, which lets nothing pass, until it is something else
+		wg     sync.WaitGroup
+	)
+	defer wg.Wait() // it reads the object, which the caller may close
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				inside = scan.IncompleteVerdict(scan.EngineError, "the gate panicked: %v\n%s", p, debug.Stack())
+			}
+		}()
+		inside = g.readings(ctx, s, o, 0)
+	})
+	v := s.engines.Scan(ctx, o, scan.Whole)
+	if v.Outcome == scan.Infected {
+		return v
+	}
+	v = v.Merge(g.unpacked(ctx, s, o, 0))
+	wg.Wait()
+	return v.Merge(inside)
 }
 
 // unpacked opens the archives in o, asks the engines that do not unpack by themselves about each member, and says Incomplete
