@@ -12,6 +12,7 @@ import (
 
 	"lazaret/internal/config"
 	"lazaret/internal/daemon"
+	"lazaret/internal/sandbox"
 
 	"github.com/spf13/cobra"
 )
@@ -36,12 +37,15 @@ func run(ctx context.Context, f *flags) error {
 	if err != nil {
 		return err
 	}
+	if err := sandbox.BecomeUser(cfg.Sandbox.User); err != nil {
+		return err
+	}
 	hup, usr2 := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	signal.Notify(usr2, syscall.SIGUSR2)
 	defer signal.Stop(usr2)
-	d, err := daemon.Start(ctx, daemon.Options{Config: cfg, File: file, StateDir: f.stateDir, Version: version, Stderr: os.Stderr})
+	d, err := daemon.Start(ctx, daemon.Options{Config: cfg, File: file, StateDir: f.stateDir, Version: version, Stderr: os.Stderr, Sandbox: true})
 	if err != nil {
 		if ctx.Err() != nil {
 			return exitCode(exitOK) // told to end before it had begun

@@ -17,6 +17,7 @@ var allowed = map[string][]string{
 	"listen":        {},
 	"relay":         {},
 	"egress":        {},
+	"sandbox":       {},
 	"redirect":      {},
 	"intercept":     {"relay", "egress"},
 	"unpack":        {"spool"},

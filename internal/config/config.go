@@ -23,6 +23,7 @@ import (
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/redirect"
+	"lazaret/internal/sandbox"
 	"lazaret/internal/spool"
 	"lazaret/internal/unpack"
 	"lazaret/internal/web"
@@ -37,6 +38,7 @@ type Config struct {
 	Redirect   redirect.Config `toml:"redirect"`
 	Quarantine Quarantine      `toml:"quarantine"`
 	Admin      admin.Config    `toml:"admin"`
+	Sandbox    sandbox.Config  `toml:"sandbox"`
 	Listen     listen.Config   `toml:"listen"`
 	Scanners   []Scanner       `toml:"scanner"`
 	Policy     policy.Config   `toml:"policy"`
@@ -74,6 +76,7 @@ func Default() *Config {
 		Quarantine: Quarantine{Enabled: true},
 		Redirect:   redirect.Default(),
 		Admin:      admin.Default(),
+		Sandbox:    sandbox.Default(),
 		Listen:     listeners(),
 		Policy:     policy.Default(),
 		Gate:       gate.Default(),
@@ -222,6 +225,7 @@ func (c *Config) sections() []section {
 		{"egress", c.Egress},
 		{"redirect", c.Redirect},
 		{"admin", c.Admin},
+		{"sandbox", c.Sandbox},
 		{"listen", c.Listen},
 		{"policy", c.Policy},
 		{"gate", c.Gate},

@@ -42,7 +42,9 @@ type Options struct {
 	// StateDir replaces the settings' state_dir, after every reload too; empty: it does not.
 	StateDir string
 	Version  string
-	Stderr   io.Writer
+	// Sandbox has the whole process enter [sandbox]; there is no way back. Those who start a gateway beside other work do not.
+	Sandbox bool
+	Stderr  io.Writer
 }
 
 // Daemon is a running gateway.
@@ -61,6 +63,7 @@ type Daemon struct {
 	redirector *redirector // nil: traffic is led here by others, or not at all
 	successor  int         // the process that has the sockets now; 0: none
 	endNotify  context.CancelFunc
+	sandboxed  bool
 
 	dialer      atomic.Pointer[egress.Dialer]
 	mailDialer  atomic.Pointer[egress.Dialer]
@@ -95,6 +98,9 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 		return nil, err
 	}
 	if err := d.open(ctx, cfg); err != nil {
+		return nil, err
+	}
+	if err := d.enterSandbox(cfg); err != nil {
 		return nil, err
 	}
 	e, err := selectEngines(ctx, cfg, clamdDir(cfg), d.pool, d.log)

@@ -55,7 +55,9 @@ func makeStateDir(dir string) error {
 
 // Reload reads the settings file again and puts it in force. On any error everything stays as it was. What belongs to the
 // sockets and to the state directory needs a restart; a change there is logged.
-func (d *Daemon) Reload(ctx context.Context) error {
+func (d *Daemon) Reload(ctx context.Context) error { return d.outsideSandbox(d.reload(ctx)) }
+
+func (d *Daemon) reload(ctx context.Context) error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	d.notifyReloading()

@@ -19,6 +19,7 @@ func needRestart(old, next *config.Config) []string {
 		{"pop3.listen", old.POP3.Listen, next.POP3.Listen},
 		{"pop3.listen_tls", old.POP3.ListenTLS, next.POP3.ListenTLS},
 		{"listen", old.Listen, next.Listen},
+		{"sandbox", old.Sandbox, next.Sandbox},
 		{"redirect", old.Redirect, next.Redirect},
 		{"web.max_header", old.Web.MaxHeader, next.Web.MaxHeader},
 		{"web.max_response_header", old.Web.MaxResponseHeader, next.Web.MaxResponseHeader},

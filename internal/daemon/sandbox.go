@@ -1,0 +1,120 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+
+	"lazaret/internal/config"
+	"lazaret/internal/sandbox"
+	"lazaret/internal/scan/clamd/supervise"
+	"lazaret/internal/scan/command"
+)
+
+// enterSandbox takes from this process what it does not need from now on. It comes before anything reads what the network
+// sends, and before a scanner is started, so that a setting which does not fit into it shows at the start.
+func (d *Daemon) enterSandbox(cfg *config.Config) error {
+	if !d.opt.Sandbox {
+		return nil
+	}
+	inForce, err := sandbox.Enter(cfg.Sandbox, d.needs(cfg))
+	if err != nil {
+		return err
+	}
+	d.sandboxed = cfg.Sandbox.Mode != sandbox.Off
+	d.log.Info("sandbox", "in_force", inForce)
+	return nil
+}
+
+// needs lists what this gateway goes on needing: whatever the settings name.
+func (d *Daemon) needs(cfg *config.Config) sandbox.Needs {
+	n := sandbox.Needs{
+		Write: []string{cfg.StateDir, cfg.Spool.Dir},
+		Exec:  []string{os.Args[0]}, // an upgrade starts it anew
+	}
+	if exe, err := os.Executable(); err == nil {
+		n.Exec = append(n.Exec, exe)
+	}
+	for _, file := range []string{cfg.Audit.File, cfg.Audit.Overflow} {
+		if file != "" {
+			n.Write = append(n.Write, filepath.Dir(file))
+		}
+	}
+	n.Read = append(n.Read, "/var/lib/clamav", "/usr/local/share/clamav")
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		n.Read = append(n.Read, dir)
+	}
+	if d.opt.File != "" {
+		n.Read = append(n.Read, filepath.Dir(d.opt.File))
+	}
+	paths(reflect.ValueOf(cfg).Elem(), func(path string) {
+		if st, err := os.Stat(path); err == nil && !st.IsDir() {
+			path = filepath.Dir(path) // a file that is replaced is another file
+		}
+		n.Read = append(n.Read, path)
+	})
+	for _, s := range cfg.Scanners {
+		if c, ok := s.Settings.(command.Config); ok {
+			for _, line := range [][]string{c.Command, c.VersionCommand} {
+				if len(line) > 0 {
+					n.Exec = append(n.Exec, line[0])
+				}
+			}
+			if c.Dir != "" {
+				n.Write = append(n.Write, c.Dir)
+			}
+		}
+	}
+	if program, err := supervise.FindProgram(); err == nil && len(cfg.Scanners) == 0 {
+		n.Exec = append(n.Exec, program)
+	}
+	return n
+}
+
+// paths calls found with every setting that is the name of something in the file system.
+func paths(v reflect.Value, found func(path string)) {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			paths(v.Elem(), found)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				paths(v.Field(i), found)
+			}
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			paths(v.Index(i), found)
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			paths(v.MapIndex(key), found)
+		}
+	case reflect.String:
+		path := v.String()
+		if path == "" || path == "." || path == string(filepath.Separator) {
+			return
+		}
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return
+		}
+		if _, err := os.Lstat(abs); err == nil {
+			found(abs)
+		}
+	default:
+	}
+}
+
+// outsideSandbox adds what to do to an error of new settings that name what the sandbox keeps away.
+func (d *Daemon) outsideSandbox(err error) error {
+	if d.sandboxed && errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w (it may be outside of the sandbox, which was made for the settings of the start: restart the gateway)", err)
+	}
+	return err
+}
