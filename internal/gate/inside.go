@@ -52,7 +52,9 @@ func (g *Gate) lookAtMail(ctx context.Context, s *state, o *scan.Object) scan.Ve
 				inside = scan.IncompleteVerdict(scan.EngineError, "the gate panicked: %v\n%s", p, debug.Stack())
 			}
 		}()
-		inside = g.readings(ctx, s, o, 0)
+		if inside = g.readings(ctx, s, o, 0); inside.Outcome == scan.Infected {
+			cancel() // one finding is enough
+		}
 	})
 	v := s.engines.Scan(ctx, o, scan.Whole)
 	if v.Outcome == scan.Infected {

@@ -172,7 +172,11 @@ func clip(s string) string {
 // postpone says that the message cannot be had now. It stays on the server: DELE is refused for it.
 func (x *session) postpone(l *letter) error {
 	x.failed[l.number] = l.notice.Reference
-	why := temporary + " the message could not be examined now (" + string(reason(l)) + ") and stays on the server; try again later; reference " + l.notice.Reference
+	what := "could not be examined now (" + string(reason(l)) + ")"
+	if l.notice.Verdict.Outcome == scan.Infected {
+		what = "is infected, is held back" // its original cannot be kept now, or the policy says so
+	}
+	why := temporary + " the message " + what + " and stays on the server; try again later; reference " + l.notice.Reference
 	if !l.drip.committed() {
 		return x.say("-ERR " + why)
 	}
