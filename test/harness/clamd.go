@@ -41,7 +41,7 @@ func StartClamd(t testing.TB, settings ...string) *Clamd {
 		t.Fatal(err)
 	}
 	conf := append([]string{
-		"Foreground yes", "LocalSocket " + c.Socket, "DatabaseDirectory " + db, "User root", "LogFile /dev/null",
+		"Foreground yes", "LocalSocket " + c.Socket, "DatabaseDirectory " + db, "User root", "LogFile " + filepath.Join(filepath.Dir(c.Socket), "clamd.log"), // which clamd locks
 		"TemporaryDirectory " + dir, "AlertExceedsMax yes", "AlertEncrypted yes",
 	}, settings...)
 	if err := os.WriteFile(filepath.Join(dir, "clamd.conf"), []byte(strings.Join(conf, "\n")+"\n"), 0o600); err != nil {

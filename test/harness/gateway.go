@@ -87,6 +87,18 @@ func (o *Output) String() string {
 	return o.b.String()
 }
 
+// Logs says whether the output has, or within ten seconds gets, a text: the log is written by a process of its own pace.
+func (o *Output) Logs(text string) bool {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if strings.Contains(o.String(), text) {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}
+
 // FreePort returns a loopback address that was free a moment ago.
 func FreePort(t testing.TB) string {
 	t.Helper()

@@ -124,7 +124,7 @@ func TestEventStreamFlows(t *testing.T) {
 	if !strings.Contains(string(r.body), "event 2") {
 		t.Errorf("of an event stream that does not end came %q", r.body)
 	}
-	if !strings.Contains(g.Log.String(), "event-stream") {
+	if !g.Log.Logs("event-stream") {
 		t.Error("the exception is not recorded")
 	}
 }
@@ -169,7 +169,7 @@ func TestEventStreamWithAVirusIsCutOff(t *testing.T) {
 	if err := cmd.Wait(); err == nil {
 		t.Error("curl took the stream for complete")
 	}
-	if !strings.Contains(g.Log.String(), "Eicar") {
+	if !g.Log.Logs("Eicar") {
 		t.Error("the log says nothing of it")
 	}
 }
