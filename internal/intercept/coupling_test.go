@@ -319,3 +319,32 @@ func TestOpenSSLReconnects(t *testing.T) {
 type writerFunc func([]byte)
 
 func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
+
+func TestOpenSSLReconnectOption(t *testing.T) {
+	// -reconnect connects five times more with the session of the first connection, at once: it reads nothing in between.
+	// In TLS 1.3, on either side, the tickets may not have come by then; for that see TestOpenSSLReconnects.
+	root := newRoot(t)
+	org := rawOrigin(t, &tls.Config{Certificates: []tls.Certificate{root.leaf([]string{"site.example"}, nil)}, MaxVersion: tls.VersionTLS12})
+	i := gatewayOf(t, root)
+	d := openDoor(t, i, to("site.example", org))
+	out, err := exec.CommandContext(t.Context(), "openssl", "s_client", "-connect", d.addr.String(), "-servername", "site.example", "-tls1_2", "-reconnect").CombinedOutput()
+	if err != nil {
+		t.Logf("openssl: %v", err)
+	}
+	if n, r := strings.Count(string(out), "New, TLSv1.2"), strings.Count(string(out), "Reused, TLSv1.2"); n != 1 || r != 5 {
+		t.Errorf("openssl saw %d new and %d reused sessions, want 1 and 5:\n%s", n, r, out)
+	}
+	browser, origin := 0, 0
+	for range 6 {
+		s := d.session(t)
+		if s.Client.ConnectionState().DidResume {
+			browser++
+		}
+		if s.Origin.ConnectionState().DidResume {
+			origin++
+		}
+	}
+	if browser != 5 || origin != 5 {
+		t.Errorf("%d resumed by the browser's side and %d by the origin's, want 5 each", browser, origin)
+	}
+}

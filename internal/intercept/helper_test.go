@@ -303,9 +303,3 @@ func dialTo(addr netip.AddrPort) func(context.Context, string, string) (net.Conn
 		return (&net.Dialer{}).DialContext(ctx, network, addr.String())
 	}
 }
-
-// verify returns what is wrong with what an origin presented.
-func (v *verifier) verify(p presented) []*Fault {
-	_, faults := v.judge(p)
-	return faults
-}

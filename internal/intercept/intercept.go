@@ -78,7 +78,7 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	if i.leaves, err = newLeaves(ca, cfg.Certificates, i.now, func() { i.counts.minted.Add(1) }); err != nil {
 		return nil, err
 	}
-	i.verifier = &verifier{roots: roots, ca: ca, now: i.now, own: i.leaves.own}
+	i.verifier = &verifier{roots: roots, ca: ca, now: i.now, own: i.leaves.own, chains: newLRU[[32]byte, chain](maxChains, i.now)}
 	if err := i.prepareLists(); err != nil {
 		return nil, err
 	}

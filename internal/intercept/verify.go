@@ -22,10 +22,11 @@ const minRSABits = 2048
 
 // verifier judges the certificates of origins.
 type verifier struct {
-	roots *x509.CertPool
-	ca    *CA
-	now   func() time.Time
-	own   func(*x509.Certificate) bool // says whether a certificate has the gateway's own leaf key; may be nil
+	roots  *x509.CertPool
+	ca     *CA
+	now    func() time.Time
+	chains *lru[[32]byte, chain]        // paths that were found good lately
+	own    func(*x509.Certificate) bool // says whether a certificate has the gateway's own leaf key; may be nil
 }
 
 // loadRoots returns the system's roots and those of the PEM files.
@@ -79,7 +80,7 @@ func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault
 		}
 	}
 	now, others := v.now(), append(slices.Clone(p.chain[1:]), p.fetched...)
-	path, fault := v.paths(leaf, others, now)
+	path, fault := v.knownPaths(leaf, others, now)
 	add(fault)
 	if late := within(leaf, now); late != nil {
 		add(late)
