@@ -115,7 +115,6 @@ func demoSettings(cfg *config.Config, dir, root string) {
 	cfg.Web.TLS.Tunnel, cfg.Web.TLS.TunnelFile, cfg.Web.TLS.TunnelClients = nil, "", nil
 	cfg.Egress.Parent = ""
 	cfg.Admin.Listen = "127.0.0.1:0"
-	cfg.Pending = nil
 }
 
 // The outcomes of a row.

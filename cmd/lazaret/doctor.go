@@ -89,9 +89,6 @@ func (d *doctor) examine(ctx context.Context, f *flags) {
 		}
 	}
 	d.note("settings", levelOK, file, "")
-	for _, key := range cfg.Pending {
-		d.note("settings", levelWarn, key+" has no effect in this version", "remove it, to be warned of nothing")
-	}
 	d.disk()
 	d.clock()
 	d.scanners(ctx)

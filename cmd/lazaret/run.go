@@ -118,9 +118,6 @@ func checkCommand() *cobra.Command {
 			for _, w := range cfg.Warnings {
 				fmt.Fprintf(c.OutOrStdout(), "warning: %s\n", w)
 			}
-			for _, key := range cfg.Pending {
-				fmt.Fprintf(c.OutOrStdout(), "note: %s has no effect in this version\n", key)
-			}
 			return nil
 		},
 	}

@@ -36,6 +36,7 @@ func logRecord(r Record) slog.Record {
 		a.add(slog.Int64("size", r.Size), slog.Bool("cached", r.Cached))
 	}
 	a.text("sha256", r.SHA256)
+	a.text("quarantine", r.Quarantine)
 	if r.Facts.Client.IsValid() {
 		a.text("client", r.Facts.Client.String())
 	}

@@ -103,6 +103,7 @@ func (l *Log) bound(r Record) Record {
 		r.Kind = r.Decision.Rule // what is refused is refused by a rule of that name
 	}
 	r.Kind, r.Reference, r.SHA256 = cut(r.Kind, maxWord), cut(r.Reference, maxWord), cut(r.SHA256, maxWord)
+	r.Quarantine = cut(r.Quarantine, maxWord)
 	r.Detail, r.Verdict.Detail = cut(r.Detail, maxDetail), cut(r.Verdict.Detail, maxDetail)
 	r.Decision.Rule = cut(r.Decision.Rule, maxWord)
 	f := &r.Facts

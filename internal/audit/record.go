@@ -21,19 +21,20 @@ const (
 
 // Record is one decision.
 type Record struct {
-	Time      time.Time
-	Event     Event
-	Kind      string // Exempt: what passed, "tunnel", "upgrade"; Refuse: why, a notice.Kind. A fixed word: metrics count by it
-	Reference string
-	Facts     policy.Facts
-	Verdict   scan.Verdict
-	Decision  policy.Decision
-	Size      int64
-	SHA256    string        // lower-case hexadecimal; empty: not known
-	Cached    bool          // the verdict was remembered
-	Receive   time.Duration // from the first byte asked for to the last one held
-	Scan      time.Duration // the engines' time
-	Detail    string        // for the operator: what exactly happened
+	Time       time.Time
+	Event      Event
+	Kind       string // Exempt: what passed, "tunnel", "upgrade"; Refuse: why, a notice.Kind. A fixed word: metrics count by it
+	Reference  string
+	Facts      policy.Facts
+	Verdict    scan.Verdict
+	Decision   policy.Decision
+	Size       int64
+	SHA256     string        // lower-case hexadecimal; empty: not known
+	Cached     bool          // the verdict was remembered
+	Receive    time.Duration // from the first byte asked for to the last one held
+	Scan       time.Duration // the engines' time
+	Quarantine string        // the reference under which the original is kept; empty: it is not
+	Detail     string        // for the operator: what exactly happened
 }
 
 // Sink takes records. It does not block for long and does not fail.

@@ -22,6 +22,7 @@ import (
 	"lazaret/internal/mail/pop3"
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
+	"lazaret/internal/quarantine"
 	"lazaret/internal/redirect"
 	"lazaret/internal/sandbox"
 	"lazaret/internal/spool"
@@ -31,26 +32,24 @@ import (
 
 // Config is all settings.
 type Config struct {
-	StateDir   string          `toml:"state_dir" doc:"where the gateway keeps what must last: the CA in ca/, the quarantine, what it has learned. Empty: /var/lib/lazaret for root, else lazaret in the user's state directory"`
-	Web        Web             `toml:"web"`
-	Egress     egress.Config   `toml:"egress"`
-	POP3       pop3.Config     `toml:"pop3"`
-	Redirect   redirect.Config `toml:"redirect"`
-	Quarantine Quarantine      `toml:"quarantine"`
-	Admin      admin.Config    `toml:"admin"`
-	Sandbox    sandbox.Config  `toml:"sandbox"`
-	Listen     listen.Config   `toml:"listen"`
-	Scanners   []Scanner       `toml:"scanner"`
-	Policy     policy.Config   `toml:"policy"`
-	Gate       gate.Config     `toml:"gate"`
-	Spool      spool.Config    `toml:"spool"`
-	Unpack     unpack.Limits   `toml:"unpack"`
-	Content    content.Limits  `toml:"content"`
-	Notice     notice.Config   `toml:"notice"`
-	Audit      audit.Config    `toml:"audit"`
+	StateDir   string            `toml:"state_dir" doc:"where the gateway keeps what must last: the CA in ca/, the quarantine, what it has learned. Empty: /var/lib/lazaret for root, else lazaret in the user's state directory"`
+	Web        Web               `toml:"web"`
+	Egress     egress.Config     `toml:"egress"`
+	POP3       pop3.Config       `toml:"pop3"`
+	Redirect   redirect.Config   `toml:"redirect"`
+	Quarantine quarantine.Config `toml:"quarantine"`
+	Admin      admin.Config      `toml:"admin"`
+	Sandbox    sandbox.Config    `toml:"sandbox"`
+	Listen     listen.Config     `toml:"listen"`
+	Scanners   []Scanner         `toml:"scanner"`
+	Policy     policy.Config     `toml:"policy"`
+	Gate       gate.Config       `toml:"gate"`
+	Spool      spool.Config      `toml:"spool"`
+	Unpack     unpack.Limits     `toml:"unpack"`
+	Content    content.Limits    `toml:"content"`
+	Notice     notice.Config     `toml:"notice"`
+	Audit      audit.Config      `toml:"audit"`
 
-	// Pending lists keys that the file sets and this version does not act on yet.
-	Pending []string `toml:"-"`
 	// Warnings are what can be used but is surely not meant, with their places.
 	Warnings Errors `toml:"-"`
 }
@@ -61,11 +60,6 @@ type Web struct {
 	TLS intercept.Config `toml:"tls"`
 }
 
-// Quarantine is accepted, because files are written for it already; this version does not act on it.
-type Quarantine struct {
-	Enabled bool `toml:"enabled" doc:"whether originals are kept; not in this version"`
-}
-
 // Default returns the settings that work without a file.
 func Default() *Config {
 	return &Config{
@@ -73,7 +67,7 @@ func Default() *Config {
 		Web:        Web{Config: web.Default(), TLS: intercept.Default()},
 		Egress:     egress.Default(),
 		POP3:       pop3.Default(),
-		Quarantine: Quarantine{Enabled: true},
+		Quarantine: quarantine.Default(),
 		Redirect:   redirect.Default(),
 		Admin:      admin.Default(),
 		Sandbox:    sandbox.Default(),
@@ -189,11 +183,6 @@ func Parse(name string, data []byte) (*Config, error) {
 		})
 		return nil, Errors(errs)
 	}
-	for _, key := range []string{"quarantine.enabled"} {
-		if _, set := a.places[key]; set {
-			c.Pending = append(c.Pending, key)
-		}
-	}
 	c.Warnings = located("policy", c.Policy.Warnings(), a.places, nil)
 	for _, w := range c.Warnings {
 		w.File = name
@@ -222,6 +211,7 @@ func (c *Config) sections() []section {
 		{"web", c.Web.Config},
 		{"web.tls", c.Web.TLS},
 		{"pop3", c.POP3},
+		{"quarantine", c.Quarantine},
 		{"egress", c.Egress},
 		{"redirect", c.Redirect},
 		{"admin", c.Admin},

@@ -60,6 +60,7 @@ type Daemon struct {
 	pop3   *pop3.Server
 	admin  *admin.Server
 
+	keeper     *keeper     // nil: no originals are kept
 	redirector *redirector // nil: traffic is led here by others, or not at all
 	successor  int         // the process that has the sockets now; 0: none
 	endNotify  context.CancelFunc
@@ -94,7 +95,7 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 		}
 	}()
 	complete(cfg)
-	if err := d.prepare(cfg); err != nil {
+	if err := d.prepare(ctx, cfg); err != nil {
 		return nil, err
 	}
 	if err := d.open(ctx, cfg); err != nil {
@@ -136,7 +137,7 @@ func complete(cfg *config.Config) {
 }
 
 // prepare makes the parts that stay over reloads.
-func (d *Daemon) prepare(cfg *config.Config) (err error) {
+func (d *Daemon) prepare(ctx context.Context, cfg *config.Config) (err error) {
 	if err := makeStateDir(cfg.StateDir); err != nil {
 		return err
 	}
@@ -156,7 +157,14 @@ func (d *Daemon) prepare(cfg *config.Config) (err error) {
 		d.log.Info("a certificate authority was made; clients must trust it", "certificate", filepath.Join(caDir(cfg), "ca.pem"),
 			"fingerprint", intercept.Fingerprint(d.ca.Certificate()))
 	}
-	d.gate = gate.New(cfg.Gate, gate.Options{Pool: d.pool, Limits: cfg.Unpack, Content: cfg.Content, Sink: d.audit, Log: d.log})
+	if err := d.startQuarantine(ctx, cfg); err != nil {
+		return err
+	}
+	parts := gate.Options{Pool: d.pool, Limits: cfg.Unpack, Content: cfg.Content, Sink: d.audit, Log: d.log}
+	if d.keeper != nil {
+		parts.Keeper = d.keeper
+	}
+	d.gate = gate.New(cfg.Gate, parts)
 	return d.outside(cfg)
 }
 
@@ -312,6 +320,7 @@ func (d *Daemon) Close(ctx context.Context) error {
 	d.closeInterceptor(d.interceptor.Load())
 	d.gate.Close()
 	d.engines.Load().close()
+	errs = append(errs, d.keeper.close())
 	d.log.Info("the gateway has ended")
 	errs = append(errs, d.output.Close(ctx))
 	return errors.Join(errs...)
@@ -324,6 +333,7 @@ func (d *Daemon) abandon() {
 	if e := d.engines.Load(); e != nil {
 		e.close()
 	}
+	_ = d.keeper.close() // the start's own error is the one to report
 	if d.output != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

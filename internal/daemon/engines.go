@@ -187,7 +187,4 @@ func (d *Daemon) announce(cfg *config.Config, e *engines) {
 	for _, w := range cfg.Warnings {
 		d.log.Warn("the settings are surely not meant like this", "warning", w.Error())
 	}
-	for _, key := range cfg.Pending {
-		d.log.Warn("this setting has no effect in this version", "key", key)
-	}
 }

@@ -18,6 +18,7 @@ func needRestart(old, next *config.Config) []string {
 		{"web.transparent", old.Web.Transparent, next.Web.Transparent},
 		{"pop3.listen", old.POP3.Listen, next.POP3.Listen},
 		{"pop3.listen_tls", old.POP3.ListenTLS, next.POP3.ListenTLS},
+		{"quarantine", old.Quarantine, next.Quarantine},
 		{"listen", old.Listen, next.Listen},
 		{"sandbox", old.Sandbox, next.Sandbox},
 		{"redirect", old.Redirect, next.Redirect},

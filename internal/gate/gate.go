@@ -65,6 +65,7 @@ type Options struct {
 	Limits  unpack.Limits  // of decoding and unpacking
 	Content content.Limits // of the other readings of a body
 	Sink    audit.Sink
+	Keeper  Keeper // nil: no originals are kept
 	Log     *slog.Logger
 }
 

@@ -41,20 +41,27 @@ func (g *Gate) judge(ctx context.Context, f policy.Facts, partOf string, o *scan
 		v = v.Merge(scan.IncompleteVerdict(scan.EngineError, "finding out what kinds of files are in it: %v", err))
 	}
 	d := s.policy.Judge(f, about, v)
+	took := time.Since(start)
 	n := notice.Notice{
-		Reference: notice.NewReference(), Kind: kindOf(d, v), Time: start, Facts: f, Decision: d, Verdict: v,
+		Reference: notice.NewReference(), Time: start, Facts: f, Decision: d, Verdict: v,
 		Degraded: s.degraded,
 	}
 	if o.Body != nil {
 		sum := o.Body.SHA256()
 		n.Size, n.SHA256 = o.Body.Size(), hex.EncodeToString(sum[:])
 	}
-	if partOf != "" && v.Outcome == scan.Clean && d.Action == policy.Pass {
+	detail := v.Detail
+	if why := g.keep(ctx, &n, o); why != "" {
+		detail = why
+	}
+	d = n.Decision
+	n.Kind = kindOf(d, v)
+	if partOf != "" && v.Outcome == scan.Clean && d.Action == policy.Pass && n.Quarantine == "" {
 		return d, n
 	}
 	g.opt.Sink.Record(audit.Record{
 		Time: start, Event: audit.Object, Kind: partOf, Reference: n.Reference, Facts: f, Verdict: v, Decision: d,
-		Size: n.Size, SHA256: n.SHA256, Cached: cached, Receive: o.Took, Scan: time.Since(start), Detail: v.Detail,
+		Size: n.Size, SHA256: n.SHA256, Cached: cached, Receive: o.Took, Scan: took, Quarantine: n.Quarantine, Detail: detail,
 	})
 	return d, n
 }

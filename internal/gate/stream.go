@@ -78,6 +78,7 @@ func (s *stream) judge() error {
 	defer cancel()
 	v := s.verdict(ctx, st)
 	d := st.policy.Decide(s.f, v)
+	d.Quarantine = false // a window is no original
 	if d.Action == policy.Pass {
 		return nil
 	}

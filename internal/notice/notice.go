@@ -56,6 +56,9 @@ type Notice struct {
 	// FaultKind is the sort of the origin's fault, one of the words of intercept.FaultKind ("expired", "wrong-name"), or
 	// "parent" where the parent proxy is to blame. It chooses the explanation; empty or unknown: a general one.
 	FaultKind string
+	// Quarantine is the reference under which the original is kept; empty: it is not. It differs from Reference where the same
+	// had been kept before.
+	Quarantine string
 	// Degraded says that the built-in signatures alone stand guard.
 	Degraded bool
 }

@@ -162,6 +162,7 @@ func detailRows(t *texts, n Notice) []Row {
 		add("size", strconv.FormatInt(n.Size, 10)+" B")
 	}
 	add("checksum", Clean(n.SHA256, showName))
+	add("quarantine", Clean(n.Quarantine, showName))
 	return rows
 }
 
@@ -201,6 +202,7 @@ type problem struct {
 	MediaType  string         `json:"media_type,omitempty"`
 	Size       int64          `json:"size,omitempty"`
 	SHA256     string         `json:"sha256,omitempty"`
+	Quarantine string         `json:"quarantine,omitempty"`
 	Fault      string         `json:"fault,omitempty"`
 	FaultKind  string         `json:"fault_kind,omitempty"`
 	RetryAfter int            `json:"retry_after,omitempty"` // seconds
@@ -224,7 +226,7 @@ func (r *Renderer) problem(v View, n Notice) problem {
 		Instance: tagURI + "reference:" + word(n.Reference), Advice: v.Do, Reference: Clean(n.Reference, showName),
 		Kind: v.Kind, URL: Clean(n.Facts.URL, jsonURL), Host: Clean(n.Facts.Host, jsonText),
 		Direction: Clean(string(n.Facts.Direction), showName), MediaType: Clean(n.Facts.Type, jsonText), Size: n.Size,
-		SHA256: Clean(n.SHA256, showName), Fault: Clean(n.Fault, jsonText), FaultKind: Clean(n.FaultKind, showName),
+		SHA256: Clean(n.SHA256, showName), Quarantine: Clean(n.Quarantine, showName), Fault: Clean(n.Fault, jsonText), FaultKind: Clean(n.FaultKind, showName),
 		Rule: Clean(n.Decision.Rule, jsonText), RetryAfter: specs[v.Kind].retryAfter, Contact: r.contact, Degraded: n.Degraded,
 	}
 	if !n.Time.IsZero() {
