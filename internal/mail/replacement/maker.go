@@ -118,7 +118,7 @@ func (m *Maker) Make(x Mail) []byte {
 func (m *Maker) address() string {
 	full := strings.Trim(m.host+"."+m.domain, ".")
 	for _, r := range full {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.') {
+		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.", r) {
 			return "localhost"
 		}
 	}

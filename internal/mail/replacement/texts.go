@@ -17,6 +17,8 @@ type texts struct {
 }
 
 // locales has the languages.
+//
+//nolint:misspell // they are not English
 var locales = map[string]texts{
 	"en": {
 		infected: "[Virus] found in a mail to you:", notAllowed: "[Not delivered] a mail to you is not allowed:", notScanned: "[Not delivered] a mail to you could not be checked:",
