@@ -236,6 +236,9 @@ func (d *Daemon) servers(cfg *config.Config) error {
 	if err := d.mailServers(cfg); err != nil {
 		return err
 	}
+	if err := d.audit.Registry().Register(tlsMetrics{d}); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	return d.audit.Watch(audit.Gauges{Version: d.opt.Version, Scanners: d.ScannerStatus, Spool: d.spoolUsage, Output: d.output.Status, Connections: d.connections, Cache: d.gate.Cached})
 }
 
