@@ -20,6 +20,7 @@ import (
 	"lazaret/internal/intercept"
 	"lazaret/internal/listen"
 	"lazaret/internal/mail/pop3"
+	"lazaret/internal/mail/replacement"
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/quarantine"
@@ -36,6 +37,7 @@ type Config struct {
 	Web        Web               `toml:"web"`
 	Egress     egress.Config     `toml:"egress"`
 	POP3       pop3.Config       `toml:"pop3"`
+	Mail       Mail              `toml:"mail"`
 	Redirect   redirect.Config   `toml:"redirect"`
 	Quarantine quarantine.Config `toml:"quarantine"`
 	Admin      admin.Config      `toml:"admin"`
@@ -60,6 +62,11 @@ type Web struct {
 	TLS intercept.Config `toml:"tls"`
 }
 
+// Mail is [mail]: what the mail protocols have in common.
+type Mail struct {
+	Notice replacement.Config `toml:"notice"`
+}
+
 // Default returns the settings that work without a file.
 func Default() *Config {
 	return &Config{
@@ -67,6 +74,7 @@ func Default() *Config {
 		Web:        Web{Config: web.Default(), TLS: intercept.Default()},
 		Egress:     egress.Default(),
 		POP3:       pop3.Default(),
+		Mail:       Mail{Notice: replacement.Default()},
 		Quarantine: quarantine.Default(),
 		Redirect:   redirect.Default(),
 		Admin:      admin.Default(),
@@ -211,6 +219,7 @@ func (c *Config) sections() []section {
 		{"web", c.Web.Config},
 		{"web.tls", c.Web.TLS},
 		{"pop3", c.POP3},
+		{"mail.notice", c.Mail.Notice},
 		{"quarantine", c.Quarantine},
 		{"egress", c.Egress},
 		{"redirect", c.Redirect},

@@ -22,6 +22,11 @@ func checkParts(cfg *config.Config) error {
 	}
 	_, err := notice.New(cfg.Notice)
 	note("notice", err)
+	if err == nil {
+		if _, err := newMailParts(cfg, ""); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	dialer, err := egress.New(cfg.Egress, egress.Options{})
 	note("egress", err)
 	if dialer != nil {

@@ -90,6 +90,10 @@ func (d *Daemon) reload(ctx context.Context) error {
 		}
 		return err
 	}
+	mail, err := newMailParts(next, d.opt.Version)
+	if err != nil {
+		return undo(err)
+	}
 	if err := d.outside(next); err != nil {
 		return undo(err)
 	}
@@ -97,6 +101,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 		return undo(errors.Join(err, d.outside(d.config), d.web.Use(d.config.Web.Config), d.pop3.Use(d.config.POP3)))
 	}
 	d.engines.Store(e)
+	d.mail.Store(mail)
 	d.gate.Use(e.set, next.Policy, e.degraded)
 	if e != old {
 		old.retire()

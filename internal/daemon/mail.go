@@ -13,8 +13,13 @@ import (
 
 // mailServers makes the relays for mail.
 func (d *Daemon) mailServers(cfg *config.Config) (err error) {
+	parts, err := newMailParts(cfg, d.opt.Version)
+	if err != nil {
+		return err
+	}
+	d.mail.Store(parts)
 	d.pop3, err = pop3.New(cfg.POP3, pop3.Options{
-		Gate: d.gate, Interceptor: following{d}, Dialer: followingMail{d}, Log: d.log,
+		Gate: d.gate, Interceptor: following{d}, Dialer: followingMail{d}, Replacer: mailNotices{d}, Log: d.log,
 	})
 	if err != nil {
 		return fmt.Errorf("[pop3]: %w", err)

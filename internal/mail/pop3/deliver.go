@@ -3,7 +3,6 @@ package pop3
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,14 +19,14 @@ const (
 )
 
 // deliver gives the client what the decision about l says.
-func (x *session) deliver(ctx context.Context, l *letter, c command, n int) error {
+func (x *session) deliver(l *letter, c command, n int) error {
 	switch l.decision.Action {
 	case policy.Pass:
 		delete(x.failed, l.number)
 		if l.body == nil {
 			return x.unscanned(l, c)
 		}
-		return x.pass(ctx, l, n)
+		return x.pass(l, n)
 	case policy.Defer:
 		return x.postpone(l)
 	case policy.Block, policy.Replace:
@@ -37,25 +36,14 @@ func (x *session) deliver(ctx context.Context, l *letter, c command, n int) erro
 }
 
 // pass gives the message itself.
-func (x *session) pass(ctx context.Context, l *letter, n int) error {
-	body := l.body
-	if e := x.s.opt.Editor; e != nil && n == whole && l.decision.Rule == "clean" {
-		edited, err := e.Edit(ctx, l.notice.Facts, body)
-		switch {
-		case err != nil:
-			x.log.Warn("a mail was not edited", "reference", l.notice.Reference, "error", err)
-		case edited != body:
-			defer edited.Close() // the room is given back
-			if !beginsAlike(edited, l.drip) {
-				return x.cut(l, "the message was changed where it had been sent already")
-			}
-			return x.write(l, edited.NewReader(), nil)
-		}
+func (x *session) pass(l *letter, n int) error {
+	if l.edited && !beginsAlike(l.body, l.drip) {
+		return x.cut(l, "the message was changed where it had been sent already")
 	}
 	if n >= 0 {
-		return x.write(l, &beginning{r: bufio.NewReader(body.NewReader()), lines: n}, nil)
+		return x.write(l, &beginning{r: bufio.NewReader(l.body.NewReader()), lines: n}, nil)
 	}
-	return x.write(l, body.NewReader(), l.odd)
+	return x.write(l, l.body.NewReader(), l.odd)
 }
 
 // beginsAlike says whether b begins with what the client has of the message already.
@@ -141,7 +129,7 @@ func (b *beginning) Read(p []byte) (int, error) {
 func (x *session) replace(l *letter, n int) error {
 	head := l.drip.beginning()
 	fields, _ := kept(head)
-	msg := x.s.opt.Replacer.Replacement(Original{Head: head, Kept: fields}, l.notice)
+	msg := x.s.opt.Replacer.Replacement(Original{Head: head, Kept: fields, Client: x.clientAddr, Server: x.serverAddr()}, l.notice)
 	if !bytes.HasPrefix(msg, head[:l.drip.ofMessage()]) {
 		return x.cut(l, "the notice does not begin with the fields that were sent already")
 	}

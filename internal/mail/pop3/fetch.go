@@ -22,6 +22,7 @@ type letter struct {
 	number   int
 	body     *spool.Blob // nil: it was not kept
 	odd      []int64     // see unstuffer
+	edited   bool        // the body is an Editor's
 	drip     *drip
 	decision policy.Decision
 	notice   notice.Notice
@@ -79,7 +80,11 @@ func (x *session) fetch(ctx context.Context, c command, line []byte) (l *letter,
 				done <- fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			}
 		}()
-		done <- x.receive(ctx, l, c, &fetched)
+		err := x.receive(ctx, l, c, &fetched)
+		if err == nil && (c.verb == "RETR" || string(line) != string(c.line)) {
+			x.edit(ctx, l)
+		}
+		done <- err
 	}()
 	return l, nil, x.keepAlive(l, done, &fetched, cancel)
 }
@@ -163,7 +168,7 @@ func (x *session) retr(ctx context.Context, c command) error {
 		}
 	}
 	defer l.close()
-	return x.deliver(ctx, l, c, whole)
+	return x.deliver(l, c, whole)
 }
 
 // top serves TOP. A message of whose body something would be shown is fetched and judged whole first; where only the header
@@ -180,7 +185,7 @@ func (x *session) top(ctx context.Context, c command) error {
 		if err != nil {
 			return x.fetchFailed(l, err)
 		}
-		return x.deliver(ctx, l, c, headerOnly)
+		return x.deliver(l, c, headerOnly)
 	}
 	l := x.last
 	if l == nil || l.number != c.number() || l.number == 0 {
@@ -196,7 +201,7 @@ func (x *session) top(ctx context.Context, c command) error {
 			return x.fetchFailed(l, err)
 		}
 	}
-	err := x.deliver(ctx, l, c, n)
+	err := x.deliver(l, c, n)
 	if err == nil && l.body != nil && l.body.Size() <= maxRemembered && l.decision.Action != policy.Defer {
 		l.drip = &drip{status: []byte("+OK\r\n"), byLine: l.drip.byLine, head: l.drip.beginning()}
 		x.last = l

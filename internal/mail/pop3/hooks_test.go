@@ -3,18 +3,18 @@ package pop3
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
-	"lazaret/internal/policy"
 	"lazaret/internal/scan"
 	"lazaret/internal/spool"
 )
 
 type editFunc func(b *spool.Blob) (*spool.Blob, error)
 
-func (f editFunc) Edit(_ context.Context, _ policy.Facts, b *spool.Blob) (*spool.Blob, error) {
-	return f(b)
+func (f editFunc) Edit(_ context.Context, l Letter) (*spool.Blob, error) {
+	return f(l.Body)
 }
 
 func TestEditor(t *testing.T) {
@@ -32,7 +32,6 @@ func TestEditor(t *testing.T) {
 	}{
 		{func(*spool.Blob) (*spool.Blob, error) { return pool.Of([]byte(marked)) }, marked},
 		{func(b *spool.Blob) (*spool.Blob, error) { return b, nil }, original},
-		{func(*spool.Blob) (*spool.Blob, error) { return nil, errors.New("spamd is down") }, original},
 	} {
 		edit = v.edit
 		c.says("RETR 1\r\n")
@@ -40,6 +39,31 @@ func TestEditor(t *testing.T) {
 		s.says("+OK\r\n" + original + ".\r\n")
 		c.hears("+OK\r\n" + v.want + ".\r\n")
 	}
+	// A TOP shows the same, and the RETR that follows.
+	edit = func(*spool.Blob) (*spool.Blob, error) { return pool.Of([]byte(marked)) }
+	c.says("TOP 1 5\r\n")
+	s.hears("RETR 1\r\n")
+	s.says("+OK\r\n" + original + ".\r\n")
+	c.hears("+OK\r\n" + marked + ".\r\n")
+	c.says("RETR 1\r\n")
+	c.hears("+OK\r\n" + marked + ".\r\n")
+	// What an editor does not want is replaced; where it fails, the message is not given.
+	edit = func(*spool.Blob) (*spool.Blob, error) { return nil, &Unwanted{What: "setup.exe", Detail: "a rule"} }
+	c.says("RETR 1\r\n")
+	s.hears("RETR 1\r\n")
+	s.says("+OK\r\n" + original + ".\r\n")
+	if got := c.message(); strings.Contains(got, "Hello") || !strings.Contains(got, "Subject: [Not delivered]") {
+		t.Errorf("an unwanted mail came through:\n%s", got)
+	}
+	edit = func(*spool.Blob) (*spool.Blob, error) { return nil, errors.New("no room") }
+	c.says("RETR 1\r\n")
+	s.hears("RETR 1\r\n")
+	s.says("+OK\r\n" + original + ".\r\n")
+	c.line("-ERR [SYS/TEMP]")
+	c.says("NOOP\r\n")
+	s.hears("NOOP\r\n")
+	s.says("+OK\r\n")
+	c.hears("+OK\r\n")
 	edit = func(*spool.Blob) (*spool.Blob, error) {
 		t.Error("an infected mail was edited")
 		return nil, errors.New("x")

@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -15,6 +16,8 @@ type Original struct {
 	// Kept are the fields of its header that the replacement has to begin with, byte for byte, each with its CRLF: the
 	// client may have been sent them already.
 	Kept []byte
+	// Client and Server are the ends of the session. The server's may be the zero value.
+	Client, Server netip.AddrPort
 }
 
 // Replacer makes the message that a client gets instead of one that it must not have. It is called by many goroutines.

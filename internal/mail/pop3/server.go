@@ -32,12 +32,32 @@ type Dialer interface {
 	Dial(ctx context.Context, hostport string) (net.Conn, error)
 }
 
-// Editor changes clean messages on their way: spam marks, attachment rules. It is called by many goroutines.
+// Letter is a message that may be delivered, and has not been begun but for its first fields.
+type Letter struct {
+	Facts     policy.Facts
+	Reference string // that its record has
+	Body      *spool.Blob
+	// Fixed is how much of its beginning the client may have been sent: nothing may be changed there. A field begins behind it.
+	Fixed int
+	// Clean says that every engine called it clean; otherwise a policy lets it pass.
+	Clean bool
+}
+
+// Unwanted is the error of an Editor for a message that must not be delivered: a notice stands in its place.
+type Unwanted struct {
+	What   string // is told to the recipient: "setup.exe"
+	Detail string // is for the log
+}
+
+// Error implements error.
+func (u *Unwanted) Error() string { return u.What + ": " + u.Detail }
+
+// Editor changes messages that may be delivered: attachment rules, spam marks. It is called by many goroutines, while the
+// client is kept waiting.
 type Editor interface {
-	// Edit returns what is given to the client instead of b: b itself, or another blob, which the relay closes. What it
-	// changes must lie behind the first fields that a notice would keep (see Original.Kept). An error has the message given
-	// unchanged: Edit may only do what is not vital.
-	Edit(ctx context.Context, f policy.Facts, b *spool.Blob) (*spool.Blob, error)
+	// Edit returns what is given to the client instead of l.Body: that itself, or another blob, which the relay closes. An
+	// *Unwanted has the message replaced; any other error has it deferred.
+	Edit(ctx context.Context, l Letter) (*spool.Blob, error)
 }
 
 // Options are a Server's parts.

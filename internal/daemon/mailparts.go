@@ -1,0 +1,36 @@
+package daemon
+
+import (
+	"fmt"
+
+	"lazaret/internal/config"
+	"lazaret/internal/mail/pop3"
+	"lazaret/internal/mail/replacement"
+	"lazaret/internal/notice"
+)
+
+// mailParts is what mail protocols have in common, made from [mail].
+type mailParts struct {
+	notices *replacement.Maker
+}
+
+// newMailParts makes it, and says what of [mail] cannot be used.
+func newMailParts(cfg *config.Config, version string) (*mailParts, error) {
+	pages, err := notice.New(cfg.Notice)
+	if err != nil {
+		return nil, fmt.Errorf("[notice]: %w", err)
+	}
+	p := &mailParts{}
+	if p.notices, err = replacement.New(cfg.Mail.Notice, pages, cfg.Notice.Language, version); err != nil {
+		return nil, fmt.Errorf("[mail.notice]: %w", err)
+	}
+	return p, nil
+}
+
+// mailNotices makes notices by what is in force at the moment.
+type mailNotices struct{ d *Daemon }
+
+// Replacement implements pop3.Replacer.
+func (m mailNotices) Replacement(o pop3.Original, n notice.Notice) []byte {
+	return m.d.mail.Load().notices.Make(replacement.Mail{Head: o.Head, Kept: o.Kept, Client: o.Client, Server: o.Server, Notice: n})
+}
