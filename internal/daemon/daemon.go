@@ -68,6 +68,7 @@ type Daemon struct {
 
 	dialer      atomic.Pointer[egress.Dialer]
 	mailDialer  atomic.Pointer[egress.Dialer]
+	mail        atomic.Pointer[mailParts]
 	interceptor atomic.Pointer[intercept.Interceptor]
 	engines     atomic.Pointer[engines]
 
