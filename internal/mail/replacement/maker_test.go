@@ -2,6 +2,7 @@ package replacement
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -80,7 +81,7 @@ func read(t testing.TB, b []byte) (mail.Header, map[string]string) {
 	r := multipart.NewReader(m.Body, params["boundary"])
 	for {
 		p, err := r.NextPart() // decodes quoted-printable
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return m.Header, out
 		}
 		if err != nil {

@@ -49,7 +49,7 @@ func parseTemplate(b []byte) (*template, error) {
 	b = []byte(strings.ReplaceAll(string(b), "\r\n", "\n"))
 	for _, end := range []string{"\n.\n", "\n."} {
 		if cut, ok := bytes.CutSuffix(b, []byte(end)); ok {
-			b = append(cut, '\n')
+			b = b[:len(cut)+1]
 			break
 		}
 	}
