@@ -18,13 +18,18 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the command as its users do; see testdata/script. Each script finds eicar.com, eicar.zip, eicar.com.gz and
-// clean.zip in its folder, and the files are made here because no file of the repository is to hold EICAR.
+// clean.zip in its folder, and a quarantine in kept; the files are made here because no file of the repository is to hold EICAR.
 func TestScripts(t *testing.T) {
+	smtp := serveMail(t)
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("SMTP", smtp)
+			if err := keepOriginals(t.Context(), e.WorkDir); err != nil {
+				return err
+			}
 			for name, content := range map[string][]byte{
 				"eicar.com":    scan.EICAR(),
 				"eicar.zip":    zipOf(t, "eicar.com", scan.EICAR()),

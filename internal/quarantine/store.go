@@ -57,6 +57,9 @@ func Open(ctx context.Context, cfg Config, dir string, opt Options) (s *Store, e
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, fmt.Errorf("quarantine: %w", err)
+	}
 	s = &Store{
 		cfg: cfg, dir: dir, objects: filepath.Join(dir, "objects"), lockPath: filepath.Join(dir, "lock"),
 		slots: semaphore.NewWeighted(int64(cfg.Concurrent)), log: opt.Log,

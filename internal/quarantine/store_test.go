@@ -469,3 +469,16 @@ func TestActions(t *testing.T) {
 		t.Errorf("%v %v", st, err)
 	}
 }
+
+func TestFoldersOfAnyName(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, dir := range []string{"relative", "./a b?c#d%3F&e", "grün'\""} {
+		s := open(t, dir, testConfig())
+		if id := put(t, s, 1, []byte("content")); string(read(t, s, id)) != "content" {
+			t.Errorf("%s: differs", dir)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "index.db")); err != nil {
+			t.Error(err)
+		}
+	}
+}
