@@ -129,8 +129,8 @@ func faultCases(t *testing.T, root, rsaRoot *authority, i *Interceptor) []faultC
 	plain := pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, 4}, Value: []byte{5, 0}}
 	add("duplicate extension", FaultMalformed, "duplicate", madeLeaf(t, rsaRoot, func(h *handmade) { h.extensions = append(h.extensions, plain, plain) }))
 	add("two subjectAltName extensions", FaultMalformed, "duplicate", madeLeaf(t, rsaRoot, func(h *handmade) { h.extensions = append(h.extensions, sanOf(t, "other.example")) }))
-	add("not for servers", FaultNotAllowed, "extended key usage", certOf(site, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }))
-	add("authority not for servers", FaultNotAllowed, "extended key usage", below(root.child(t, "Mail", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection} })))
+	add("not for servers", FaultMalformed, "extended key usage", certOf(site, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }))
+	add("authority not for servers", FaultMalformed, "extended key usage", below(root.child(t, "Mail", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection} })))
 	feature := pkix.Extension{Id: oidTLSFeature, Value: []byte{0x30, 3, 2, 1, statusRequest}}
 	add("must-staple without a staple", FaultRevoked, "must-staple", certOf(site, func(c *x509.Certificate) { c.ExtraExtensions = []pkix.Extension{feature} }))
 

@@ -70,6 +70,9 @@ func newLeaves(ca *CA, size int, now func() time.Time, minted func()) (*leaves, 
 		rsa:   sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) }),
 		cache: newLRU[leafKey, *tls.Certificate](size, now),
 	}
+	if ca.key == nil { // of ReadCA: nobody is served
+		return l, nil
+	}
 	if l.probe, err = l.mint("probe.invalid", nil, ecdsaLeaf); err != nil {
 		return nil, fmt.Errorf("the CA cannot sign: %w", err)
 	}

@@ -289,7 +289,7 @@ func invalidFault(e x509.CertificateInvalidError, now time.Time) *Fault {
 	case x509.NotAuthorizedToSign:
 		f.Detail = fmt.Sprintf("the certificate of %s is used as an authority's, but is none (basicConstraints, keyUsage)", subject(e.Cert))
 	case x509.IncompatibleUsage:
-		f.Kind = FaultNotAllowed
+		f.Kind = FaultMalformed
 		f.Detail = "the certificate, or an authority's above it, is not for servers (extended key usage)"
 	case x509.TooManyIntermediates:
 		f.Detail = fmt.Sprintf("the chain is longer than the authority %s allows (path length)", subject(e.Cert))
