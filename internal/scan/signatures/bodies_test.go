@@ -217,6 +217,17 @@ func TestTextIsFolded(t *testing.T) {
 	}
 }
 
+// What stands at one place of the folded text is found where nothing counts from its end, so that its size is unknown.
+func TestFoldedTextHasPlacesAndABudget(t *testing.T) {
+	e, _ := engine(t, map[string]string{"a.ndb": "Begin:7:0:" + x("<script> eval") + "\nHalf:7:*:" + x("repeated wordx") + "\n"})
+	if got := judged(t, e, []byte("<SCRIPT>   Eval")); got != "Begin" {
+		t.Errorf("at the start: %s", got)
+	}
+	if got := judged(t, e, []byte(strings.Repeat("Repeated Word ", 200_000))); got != "clean" {
+		t.Errorf("a long text: %s", got)
+	}
+}
+
 // The bodies that are pinned to a place must not make every small file look like too much work.
 func TestManyPinsDoNotCondemnAShortText(t *testing.T) {
 	lines := make([]string, 0, 20_000)

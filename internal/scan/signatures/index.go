@@ -35,9 +35,9 @@ type pin struct {
 	entries []entry
 }
 
-// The tiers of the index. A run of 9 fixed bytes has a gram of 6 at every fourth byte, however it lies in the text. One of 4
-// has a gram of 3 at every second byte, and one of 3 a pair; where a part has nothing longer than a pair, all short grams are
-// looked for at every byte.
+// The tiers of the index. A run of 9 fixed bytes has a gram of 6 at every fourth byte, however it lies in the text. What has
+// no such run, or none with rare grams, is known by one gram of 3, and failing that by a pair, looked for at every byte: to
+// look at every second byte would ask for two grams in a row, of which the commoner one counts.
 const (
 	longTier = iota
 	midTier
@@ -47,18 +47,19 @@ const (
 
 const (
 	longGram  = 6
+	longStep  = 4
 	shortGram = 2
-	evenRun   = 3 // the shortest run that has a pair at every second byte
 )
 
-// tierKinds says of each tier how long its grams are, and how long a run must be to have one. The shorter the gram, the more often it is where the part is not: it must be rarer by the handicap to be preferred.
+// tierKinds says of each tier how long its grams are, and at every which byte they are looked for. The shorter the gram, the
+// more often it is where the part is not: it must be rarer by the handicap to be preferred.
 var tierKinds = [tiers]struct {
-	gram, run int
-	handicap  int32
+	gram, step int
+	handicap   int32
 }{
-	{longGram, 9, 0},
-	{3, 4, 4 * costScale},
-	{shortGram, shortGram, 8 * costScale},
+	{longGram, longStep, 0},
+	{3, 1, 4 * costScale},
+	{shortGram, 1, 8 * costScale},
 }
 
 // index makes everything that is derived from the signatures.
@@ -66,7 +67,6 @@ func (db *database) index() {
 	db.margin = period
 	seen := newSketch(db.parts)
 	var anchors [tiers][]anchor
-	step := 2
 	for i := range db.parts {
 		p := &db.parts[i]
 		db.margin = max(db.margin, (p.longest()+surroundings+8)&^3)
@@ -76,15 +76,12 @@ func (db *database) index() {
 		a := chooseAnchor(p, seen)
 		a.part = uint32(i)
 		anchors[a.tier] = append(anchors[a.tier], a)
-		if a.tier == shortTier && a.run < evenRun {
-			step = 1
-		}
 	}
-	db.addTier(longTier, 4, anchors[longTier])
+	db.addTier(longTier, anchors[longTier])
 	if len(anchors[midTier])+len(anchors[shortTier]) > 0 {
-		db.pairs = &pairs{step: step}
-		db.addTier(midTier, step, anchors[midTier])
-		db.addTier(shortTier, step, anchors[shortTier])
+		db.pairs = &pairs{}
+		db.addTier(midTier, anchors[midTier])
+		db.addTier(shortTier, anchors[shortTier])
 	}
 	db.runs = slices.Clip(db.runs)
 	db.pinBodies()
@@ -98,11 +95,11 @@ func (db *database) index() {
 
 // addTier makes a tier of the parts whose anchors are given. A part is known by as many grams, one byte apart, as there are
 // bytes in a step, so that one of them stands at a place that is looked at.
-func (db *database) addTier(tier, step int, anchors []anchor) {
+func (db *database) addTier(tier int, anchors []anchor) {
 	if len(anchors) == 0 {
 		return
 	}
-	gram := tierKinds[tier].gram
+	gram, step := tierKinds[tier].gram, tierKinds[tier].step
 	all := make([]keyed, 0, step*len(anchors))
 	for _, a := range anchors {
 		p := &db.parts[a.part]
@@ -223,7 +220,6 @@ type anchor struct {
 	part      uint32
 	tier      int
 	elem, off int
-	run       int // how long the run of fixed bytes goes on from off
 	score     int32
 }
 
@@ -239,22 +235,16 @@ func chooseAnchor(p *part, seen *sketch) anchor {
 		}
 		e.fixedRuns(func(at int, run []byte) {
 			for tier, c := range tierKinds {
-				if len(run) < c.run {
-					continue
-				}
 				costs = gramCosts(run, c.gram, costs)
-				length := c.run
-				if tier == shortTier && len(run) > shortGram {
-					length = evenRun
-				}
+				length := c.gram + c.step - 1
 				for o := 0; o+length <= len(run); o++ {
-					score := seen.score(run[o:], costs[o:], c.gram, length-c.gram+1) - c.handicap
+					score := seen.score(run[o:], costs[o:], c.gram, c.step) - c.handicap
 					// The bonus makes every long gram that is rare enough better than any shorter one.
 					if tier == longTier && score > enough {
 						score += 1 << 20
 					}
 					if best.elem < 0 || score > best.score {
-						best = anchor{tier: tier, elem: i, off: at + o, run: len(run) - o, score: score}
+						best = anchor{tier: tier, elem: i, off: at + o, score: score}
 					}
 				}
 			}

@@ -119,7 +119,7 @@ func (j *judgement) bodies(ctx context.Context, hashes *[algorithms]hash.Hash) (
 	l = layout{size: -1}
 	raw := make([]byte, 32<<10)
 	if j.db.fromEnd {
-		n, err := io.Copy(io.Discard, newFolder(body.NewReader(), raw))
+		n, err := io.Copy(io.Discard, newFolder(untilDone{ctx, body.NewReader()}, raw))
 		if err != nil {
 			return nil, err
 		}
@@ -211,6 +211,20 @@ func (e *exact) Read(b []byte) (int, error) {
 		return n, fmt.Errorf("reading the object: %w", noEOF(err))
 	}
 	return n, nil
+}
+
+// untilDone reads from r until ctx ends.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (u untilDone) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(b)
 }
 
 // noEOF returns err, and an error where an early end would look like the end.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sort"
 )
 
 // windowSize is how much of a text that is not in memory is looked at a time, besides the surroundings of what is looked at.
@@ -33,7 +34,10 @@ type pass struct {
 
 	text []byte // the window
 	base int64  // its place in the text; a multiple of 4
-	pins []pinned
+	// What is to be compared at one place: the pins that count from the start, which are in the database's order, and the
+	// others, both by their places.
+	starts []pin
+	pins   []pinned
 	// matched is set when a part matches in a block; nothingNew says that the last block repeated itself, and none did.
 	matched, nothingNew bool
 	wantedFrom          int64 // where a part that was passed over in the last block is wanted
@@ -61,12 +65,11 @@ func (p *pass) begin(targets uint16, l layout, size int64) {
 	p.work = baseWork + size*workPerByte
 	p.tracks.reset()
 	p.matched, p.nothingNew = false, false
+	p.starts = p.db.pins[:p.db.fixed]
+	p.starts = p.starts[:sort.Search(len(p.starts), func(i int) bool { return p.starts[i].where.value >= size })]
 	p.pins = p.pins[:0]
-	for i := range p.db.pins {
+	for i := p.db.fixed; i < len(p.db.pins); i++ {
 		pin := &p.db.pins[i]
-		if i < p.db.fixed && pin.where.value >= size {
-			continue
-		}
 		if pin.targets&targets == 0 {
 			continue
 		}
@@ -74,7 +77,28 @@ func (p *pass) begin(targets uint16, l layout, size int64) {
 			p.pins = append(p.pins, pinned{at, pin})
 		}
 	}
-	slices.SortStableFunc(p.pins, func(a, b pinned) int { return cmp.Compare(a.at, b.at) })
+	byPlace := func(a, b pinned) int { return cmp.Compare(a.at, b.at) }
+	if !slices.IsSortedFunc(p.pins, byPlace) { // those that count from the end, mostly the only ones, are in order
+		slices.SortStableFunc(p.pins, byPlace)
+	}
+}
+
+// nextPin takes the next pin that lies before end.
+func (p *pass) nextPin(end int64) (next pinned, ok bool) {
+	for len(p.starts) > 0 && p.starts[0].targets&p.targets == 0 {
+		p.starts = p.starts[1:]
+	}
+	if len(p.starts) > 0 {
+		next = pinned{p.starts[0].where.value, &p.starts[0]}
+	}
+	if len(p.pins) > 0 && (next.pin == nil || p.pins[0].at < next.at) {
+		if next = p.pins[0]; next.at < end {
+			p.pins = p.pins[1:]
+		}
+	} else if next.pin != nil && next.at < end {
+		p.starts = p.starts[1:]
+	}
+	return next, next.pin != nil && next.at < end
 }
 
 // all runs through a text that is in memory.
@@ -124,11 +148,10 @@ func (p *pass) scan(ctx context.Context, from, to int) error {
 			}
 		}
 		end := min(to, from+blockSize)
-		for p.found == nil && len(p.pins) > 0 && p.pins[0].at < p.base+int64(end) {
-			if err := p.atPin(p.pins[0]); err != nil {
+		for at, ok := p.nextPin(p.base + int64(end)); ok && p.found == nil; at, ok = p.nextPin(p.base + int64(end)) {
+			if err := p.atPin(at); err != nil {
 				return err
 			}
-			p.pins = p.pins[1:]
 			p.nothingNew = false // what was not looked for in the last block may be looked for now
 		}
 		if p.found != nil {
