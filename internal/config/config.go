@@ -19,6 +19,7 @@ import (
 	"lazaret/internal/gate"
 	"lazaret/internal/intercept"
 	"lazaret/internal/listen"
+	"lazaret/internal/mail/attachment"
 	"lazaret/internal/mail/pop3"
 	"lazaret/internal/mail/replacement"
 	"lazaret/internal/notice"
@@ -26,6 +27,7 @@ import (
 	"lazaret/internal/quarantine"
 	"lazaret/internal/redirect"
 	"lazaret/internal/sandbox"
+	"lazaret/internal/spam"
 	"lazaret/internal/spool"
 	"lazaret/internal/unpack"
 	"lazaret/internal/web"
@@ -64,7 +66,9 @@ type Web struct {
 
 // Mail is [mail]: what the mail protocols have in common.
 type Mail struct {
-	Notice replacement.Config `toml:"notice"`
+	Notice      replacement.Config `toml:"notice"`
+	Attachments attachment.Config  `toml:"attachments"`
+	Spam        spam.Config        `toml:"spam"`
 }
 
 // Default returns the settings that work without a file.
@@ -74,7 +78,7 @@ func Default() *Config {
 		Web:        Web{Config: web.Default(), TLS: intercept.Default()},
 		Egress:     egress.Default(),
 		POP3:       pop3.Default(),
-		Mail:       Mail{Notice: replacement.Default()},
+		Mail:       Mail{Notice: replacement.Default(), Attachments: attachment.Default(), Spam: spam.Default()},
 		Quarantine: quarantine.Default(),
 		Redirect:   redirect.Default(),
 		Admin:      admin.Default(),
@@ -220,6 +224,8 @@ func (c *Config) sections() []section {
 		{"web.tls", c.Web.TLS},
 		{"pop3", c.POP3},
 		{"mail.notice", c.Mail.Notice},
+		{"mail.attachments", c.Mail.Attachments},
+		{"mail.spam", c.Mail.Spam},
 		{"quarantine", c.Quarantine},
 		{"egress", c.Egress},
 		{"redirect", c.Redirect},

@@ -101,7 +101,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 		return undo(errors.Join(err, d.outside(d.config), d.web.Use(d.config.Web.Config), d.pop3.Use(d.config.POP3)))
 	}
 	d.engines.Store(e)
-	d.mail.Store(mail)
+	d.mail.Swap(mail).spam.Close()
 	d.gate.Use(e.set, next.Policy, e.degraded)
 	if e != old {
 		old.retire()

@@ -19,7 +19,7 @@ func (d *Daemon) mailServers(cfg *config.Config) (err error) {
 	}
 	d.mail.Store(parts)
 	d.pop3, err = pop3.New(cfg.POP3, pop3.Options{
-		Gate: d.gate, Interceptor: following{d}, Dialer: followingMail{d}, Replacer: mailNotices{d}, Log: d.log,
+		Gate: d.gate, Interceptor: following{d}, Dialer: followingMail{d}, Replacer: mailNotices{d}, Editor: mailEditor{d}, Log: d.log,
 	})
 	if err != nil {
 		return fmt.Errorf("[pop3]: %w", err)

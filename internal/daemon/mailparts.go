@@ -4,14 +4,20 @@ import (
 	"fmt"
 
 	"lazaret/internal/config"
+	"lazaret/internal/content"
+	"lazaret/internal/mail/attachment"
 	"lazaret/internal/mail/pop3"
 	"lazaret/internal/mail/replacement"
 	"lazaret/internal/notice"
+	"lazaret/internal/spam"
 )
 
 // mailParts is what mail protocols have in common, made from [mail].
 type mailParts struct {
 	notices *replacement.Maker
+	rules   *attachment.Rules // nil: none
+	limits  content.Limits    // of the readings that the rules look at
+	spam    *spam.Checker     // nil: nobody is asked
 }
 
 // newMailParts makes it, and says what of [mail] cannot be used.
@@ -20,9 +26,15 @@ func newMailParts(cfg *config.Config, version string) (*mailParts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("[notice]: %w", err)
 	}
-	p := &mailParts{}
+	p := &mailParts{limits: cfg.Content}
 	if p.notices, err = replacement.New(cfg.Mail.Notice, pages, cfg.Notice.Language, version); err != nil {
 		return nil, fmt.Errorf("[mail.notice]: %w", err)
+	}
+	if p.rules, err = attachment.New(cfg.Mail.Attachments); err != nil {
+		return nil, fmt.Errorf("[mail.attachments]: %w", err)
+	}
+	if p.spam, err = spam.New(cfg.Mail.Spam); err != nil {
+		return nil, fmt.Errorf("[mail.spam]: %w", err)
 	}
 	return p, nil
 }

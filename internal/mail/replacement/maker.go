@@ -225,6 +225,16 @@ func (m *Maker) ofRecipient(o original, n notice.Notice) string {
 	return ""
 }
 
+// Removed returns what stands in the place of an attachment that was taken out of a mail, by the rule of that name, in the
+// recipient's language. head is the mail's beginning, for what it says of the language.
+func (m *Maker) Removed(head []byte, n notice.Notice, name, rule string) string {
+	t := locales[m.language(original{header.Parse(head)}, n)]
+	if name == "" {
+		name = "?"
+	}
+	return fmt.Sprintf(t.removed, notice.Clean(header.Decode(name), 100), notice.Clean(rule, 100), notice.Clean(n.Reference, 100))
+}
+
 func (m *Maker) quarantine(t texts, n notice.Notice) string {
 	switch {
 	case n.Quarantine != "":

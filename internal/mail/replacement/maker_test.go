@@ -136,6 +136,15 @@ func TestNoticeInEveryLanguage(t *testing.T) {
 	}
 }
 
+func TestNoteOfWhatWasRemoved(t *testing.T) {
+	for lang := range locales {
+		got := newMaker(t, Config{Language: lang}).Removed([]byte(kept), notice.Notice{Reference: "R-1"}, "a\r\n\u202eexe.txt", "executable")
+		if strings.ContainsAny(got, "\r\n\u202e%") || !strings.Contains(got, `a\u000d\u000a\u202eexe.txt`) || !strings.Contains(got, "executable") || !strings.Contains(got, "R-1") {
+			t.Errorf("%s: %q", lang, got)
+		}
+	}
+}
+
 func TestOtherKinds(t *testing.T) {
 	x := infected()
 	x.Notice.Kind, x.Notice.Verdict = notice.NotScanned, scan.IncompleteVerdict(scan.Encrypted, "")

@@ -13,7 +13,9 @@ type texts struct {
 	// connectionText has places for protocol, server and client.
 	connectionText string
 	footer         string
-	colon          string // between a label and its value
+	// removed has places for an attachment's name, the rule, and the reference.
+	removed string
+	colon   string // between a label and its value
 }
 
 // locales has the languages.
@@ -29,6 +31,7 @@ var locales = map[string]texts{
 		doOther:       "If you need the mail, turn to the people who look after your network and quote the reference.",
 		virus:         "Virus", from: "From", to: "To", date: "Date", subject: "Subject", connection: "Connection", quarantine: "Quarantine", reason: "Reason", reference: "Reference",
 		deleted: "No copy was kept.", connectionText: "%s from %s to %s", footer: "This message was written by the mail gateway %s.", colon: ": ",
+		removed: "The attachment “%s” was taken out of this mail: the rules of your network (%s) do not let it in. Reference: %s",
 	},
 	"de": {
 		infected: "[Virus] in einer Mail an Sie gefunden:", notAllowed: "[Nicht zugestellt] eine Mail an Sie ist nicht zugelassen:", notScanned: "[Nicht zugestellt] eine Mail an Sie konnte nicht geprüft werden:",
@@ -39,6 +42,7 @@ var locales = map[string]texts{
 		doOther:       "Wenn Sie die Mail brauchen, wenden Sie sich an Ihre Netzwerkbetreuung und nennen Sie die Vorgangsnummer.",
 		virus:         "Virus", from: "Von", to: "An", date: "Datum", subject: "Betreff", connection: "Verbindung", quarantine: "Quarantäne", reason: "Grund", reference: "Vorgangsnummer",
 		deleted: "Es wurde keine Kopie aufbewahrt.", connectionText: "%s von %s an %s", footer: "Diese Nachricht hat das Mail-Gateway %s geschrieben.", colon: ": ",
+		removed: "Der Anhang „%s“ wurde aus dieser Mail entfernt: Die Regeln Ihres Netzes (%s) lassen ihn nicht durch. Vorgangsnummer: %s",
 	},
 	"es": {
 		infected: "[Virus] encontrado en un mensaje para usted:", notAllowed: "[No entregado] un mensaje para usted no está permitido:", notScanned: "[No entregado] un mensaje para usted no se pudo comprobar:",
@@ -49,6 +53,7 @@ var locales = map[string]texts{
 		doOther:       "Si necesita el mensaje, diríjase a los responsables de su red e indique el número de referencia.",
 		virus:         "Virus", from: "De", to: "Para", date: "Fecha", subject: "Asunto", connection: "Conexión", quarantine: "Cuarentena", reason: "Motivo", reference: "Referencia",
 		deleted: "No se ha guardado ninguna copia.", connectionText: "%s de %s a %s", footer: "Este mensaje lo ha escrito la pasarela de correo %s.", colon: ": ",
+		removed: "El archivo adjunto «%s» se ha quitado de este mensaje: las reglas de su red (%s) no lo dejan pasar. Referencia: %s",
 	},
 	"fr": {
 		infected: "[Virus] trouvé dans un message pour vous :", notAllowed: "[Non remis] un message pour vous n'est pas autorisé :", notScanned: "[Non remis] un message pour vous n'a pas pu être vérifié :",
@@ -59,6 +64,7 @@ var locales = map[string]texts{
 		doOther:       "Si vous avez besoin de ce message, adressez-vous aux responsables de votre réseau en indiquant le numéro de référence.",
 		virus:         "Virus", from: "De", to: "À", date: "Date", subject: "Objet", connection: "Connexion", quarantine: "Quarantaine", reason: "Raison", reference: "Référence",
 		deleted: "Aucune copie n'a été conservée.", connectionText: "%s de %s vers %s", footer: "Ce message a été rédigé par la passerelle de messagerie %s.", colon: " : ",
+		removed: "La pièce jointe « %s » a été retirée de ce message : les règles de votre réseau (%s) ne la laissent pas entrer. Référence : %s",
 	},
 	"it": {
 		infected: "[Virus] trovato in un messaggio per Lei:", notAllowed: "[Non consegnato] un messaggio per Lei non è consentito:", notScanned: "[Non consegnato] non è stato possibile controllare un messaggio per Lei:",
@@ -69,6 +75,7 @@ var locales = map[string]texts{
 		doOther:       "Se ha bisogno del messaggio, si rivolga ai responsabili della Sua rete indicando il numero di riferimento.",
 		virus:         "Virus", from: "Da", to: "A", date: "Data", subject: "Oggetto", connection: "Connessione", quarantine: "Quarantena", reason: "Motivo", reference: "Riferimento",
 		deleted: "Non è stata conservata alcuna copia.", connectionText: "%s da %s a %s", footer: "Questo messaggio è stato scritto dal gateway di posta %s.", colon: ": ",
+		removed: "L'allegato «%s» è stato tolto da questo messaggio: le regole della Sua rete (%s) non lo lasciano passare. Riferimento: %s",
 	},
 	"nl": {
 		infected: "[Virus] gevonden in een bericht aan u:", notAllowed: "[Niet bezorgd] een bericht aan u is niet toegestaan:", notScanned: "[Niet bezorgd] een bericht aan u kon niet worden gecontroleerd:",
@@ -79,6 +86,7 @@ var locales = map[string]texts{
 		doOther:       "Hebt u het bericht nodig, neem dan contact op met uw netwerkbeheerder en vermeld het referentienummer.",
 		virus:         "Virus", from: "Van", to: "Aan", date: "Datum", subject: "Onderwerp", connection: "Verbinding", quarantine: "Quarantaine", reason: "Reden", reference: "Referentie",
 		deleted: "Er is geen kopie bewaard.", connectionText: "%s van %s naar %s", footer: "Dit bericht is geschreven door de mailgateway %s.", colon: ": ",
+		removed: "De bijlage ‘%s’ is uit dit bericht verwijderd: de regels van uw netwerk (%s) laten die niet door. Referentie: %s",
 	},
 	"pt": {
 		infected: "[Vírus] encontrado numa mensagem para si:", notAllowed: "[Não entregue] uma mensagem para si não é permitida:", notScanned: "[Não entregue] não foi possível verificar uma mensagem para si:",
@@ -89,5 +97,6 @@ var locales = map[string]texts{
 		doOther:       "Se precisar da mensagem, procure os responsáveis pela sua rede e informe o número de referência.",
 		virus:         "Vírus", from: "De", to: "Para", date: "Data", subject: "Assunto", connection: "Ligação", quarantine: "Quarentena", reason: "Motivo", reference: "Referência",
 		deleted: "Não foi guardada nenhuma cópia.", connectionText: "%s de %s para %s", footer: "Esta mensagem foi escrita pelo gateway de correio %s.", colon: ": ",
+		removed: "O anexo «%s» foi retirado desta mensagem: as regras da sua rede (%s) não o deixam passar. Referência: %s",
 	},
 }

@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"context"
+
+	"lazaret/internal/mail/attachment"
+	"lazaret/internal/mail/pop3"
+	"lazaret/internal/notice"
+	"lazaret/internal/spam"
+	"lazaret/internal/spool"
+)
+
+// mailEditor applies [mail.attachments] and [mail.spam], in this order, by what is in force at the moment.
+type mailEditor struct{ d *Daemon }
+
+// Edit implements pop3.Editor.
+func (m mailEditor) Edit(ctx context.Context, l pop3.Letter) (*spool.Blob, error) {
+	parts := m.d.mail.Load()
+	body, err := m.attachments(ctx, parts, l)
+	if err != nil || !l.Clean {
+		return body, err
+	}
+	marked := m.spam(ctx, parts, l, body)
+	if marked != body && body != l.Body {
+		_ = body.Close() // the room is given back
+	}
+	return marked, nil
+}
+
+func (m mailEditor) attachments(ctx context.Context, parts *mailParts, l pop3.Letter) (*spool.Blob, error) {
+	out, err := parts.rules.Apply(ctx, attachment.Tools{
+		Pool: m.d.pool, Limits: parts.limits,
+		Note: func(h attachment.Hit) string {
+			n := notice.Notice{Reference: l.Reference, Facts: l.Facts}
+			return parts.notices.Removed(headOf(l.Body), n, h.Name, h.Rule)
+		},
+	}, l.Body)
+	if err != nil {
+		return nil, err
+	}
+	if h := out.Replace; h != nil {
+		what := h.Name
+		if what == "" {
+			what = h.Rule
+		}
+		return nil, &pop3.Unwanted{What: notice.Clean(what, 100), Detail: "[mail.attachments]: " + notice.Clean(h.Name, 100) + " is " + h.Rule + "; " + out.Why}
+	}
+	for _, list := range []struct {
+		did  string
+		hits []attachment.Hit
+	}{{"renamed", out.Renamed}, {"taken out", out.Stripped}} {
+		for _, h := range list.hits {
+			m.d.log.Warn("an attachment was "+list.did, "reference", l.Reference, "name", notice.Clean(h.Name, 100), "rule", h.Rule,
+				"client", l.Facts.Client, "server", l.Facts.Host, "user", l.Facts.User)
+		}
+	}
+	return out.Body, nil
+}
+
+// spam returns body, or one with marks: whatever fails, the mail is delivered.
+func (m mailEditor) spam(ctx context.Context, parts *mailParts, l pop3.Letter, body *spool.Blob) *spool.Blob {
+	if parts.spam == nil {
+		return body
+	}
+	r := parts.spam.Check(ctx, spam.Message{Body: body, User: l.Facts.User, Reference: l.Reference, Client: l.Facts.Client})
+	log := m.d.log.With("reference", l.Reference, "client", l.Facts.Client, "server", l.Facts.Host, "user", l.Facts.User)
+	switch {
+	case r.Err != nil:
+		log.Warn("a mail was not checked for spam, and is delivered without a mark", "error", r.Err, "failed", parts.spam.Stats().Failed)
+		return body
+	case r.State == spam.NotChecked:
+		log.Debug("a mail is not checked for spam", "why", r.Skipped)
+		return body
+	}
+	log.Info("a mail was checked for spam", "spam", r.State == spam.Spam, "score", r.Score, "required", r.Required, "rules", r.Symbols)
+	marked, err := parts.spam.Mark(m.d.pool, body, r, l.Fixed)
+	if err != nil {
+		log.Warn("spam was not marked", "error", err)
+		return body
+	}
+	return marked
+}
+
+// headOf returns the beginning of a mail, for what its header says.
+func headOf(b *spool.Blob) []byte {
+	head := make([]byte, min(b.Size(), 64<<10))
+	n, err := b.ReadAt(head, 0)
+	if err != nil {
+		return head[:n]
+	}
+	return head
+}
