@@ -84,6 +84,7 @@ func Find(ctx context.Context, pool *spool.Pool, src Source, lim Limits, visit f
 		return nil
 	})
 	f.Run("UTF-16 text", func() error { return f.utf16(src.Blob, params["charset"], mediaType) })
+	f.Run("UTF-32 text", func() error { return f.utf32(src.Blob, params["charset"], mediaType) })
 	f.Run("data: URLs", func() error { return f.dataURLs(src.Blob) })
 	f.Run("percent-encoded data: URLs", func() error { return f.percentURLs(src.Blob) })
 	return f.Problems()

@@ -1,0 +1,60 @@
+package content
+
+import (
+	"errors"
+	"io"
+	"strings"
+
+	"lazaret/internal/spool"
+
+	"golang.org/x/text/encoding/unicode/utf32"
+	"golang.org/x/text/transform"
+)
+
+// utf32 emits the body in UTF-8 when a client could take it for UTF-32, as old browsers and many programs do: by its byte
+// order mark, by the declared charset, or because three of four bytes of its beginning are zero.
+func (f *finder) utf32(b *spool.Blob, charset, mediaType string) error {
+	var head [512]byte
+	n, err := b.ReadAt(head[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	order, ok := utf32Order(head[:n], strings.ToLower(charset))
+	if !ok {
+		return nil
+	}
+	dec := utf32.UTF32(order, utf32.UseBOM).NewDecoder()
+	return f.emit("as UTF-32", mediaType+"; charset=utf-8", transform.NewReader(b.NewReader(), dec))
+}
+
+func utf32Order(head []byte, charset string) (utf32.Endianness, bool) {
+	if len(head) < 8 {
+		return utf32.LittleEndian, false
+	}
+	switch {
+	case head[0] == 0xff && head[1] == 0xfe && head[2] == 0 && head[3] == 0:
+		return utf32.LittleEndian, true
+	case head[0] == 0 && head[1] == 0 && head[2] == 0xfe && head[3] == 0xff:
+		return utf32.BigEndian, true
+	case charset == "utf-32be":
+		return utf32.BigEndian, true
+	case strings.HasPrefix(charset, "utf-32") || charset == "ucs-4" || charset == "iso-10646-ucs-4":
+		return utf32.LittleEndian, true
+	}
+	var zeros [4]int
+	for i, c := range head {
+		if c == 0 {
+			zeros[i%4]++
+		}
+	}
+	quarter := len(head) / 4
+	most := func(i int) bool { return zeros[i] > quarter*3/4 }
+	few := func(i int) bool { return zeros[i] < quarter/4 }
+	switch {
+	case few(0) && most(1) && most(2) && most(3):
+		return utf32.LittleEndian, true
+	case most(0) && most(1) && most(2) && few(3):
+		return utf32.BigEndian, true
+	}
+	return utf32.LittleEndian, false
+}
