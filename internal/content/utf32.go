@@ -41,19 +41,22 @@ func utf32Order(head []byte, charset string) (utf32.Endianness, bool) {
 	case strings.HasPrefix(charset, "utf-32") || charset == "ucs-4" || charset == "iso-10646-ucs-4":
 		return utf32.LittleEndian, true
 	}
-	var zeros [4]int
+	var zeros, text [4]int
 	for i, c := range head {
-		if c == 0 {
+		switch {
+		case c == 0:
 			zeros[i%4]++
+		case c >= ' ' && c < 0x7f, c == '\n', c == '\r', c == '\t':
+			text[i%4]++
 		}
 	}
 	quarter := len(head) / 4
 	most := func(i int) bool { return zeros[i] > quarter*3/4 }
-	few := func(i int) bool { return zeros[i] < quarter/4 }
+	read := func(i int) bool { return text[i] > quarter*3/4 }
 	switch {
-	case few(0) && most(1) && most(2) && most(3):
+	case read(0) && most(1) && most(2) && most(3):
 		return utf32.LittleEndian, true
-	case most(0) && most(1) && most(2) && few(3):
+	case most(0) && most(1) && most(2) && read(3):
 		return utf32.BigEndian, true
 	}
 	return utf32.LittleEndian, false
