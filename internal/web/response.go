@@ -75,6 +75,10 @@ func (c *call) sound(resp *http.Response) error {
 		c.facts.Status = http.StatusOK
 		delete(resp.Header, "Content-Range")
 	}
+	if mediaType, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); strings.EqualFold(strings.TrimSpace(mediaType), "multipart/byteranges") {
+		// No ranges were asked for. Whoever puts such parts together has what nobody has looked at (RFC 9110, 14.6).
+		return errors.New("the site sent parts of the object where the whole was asked for")
+	}
 	return nil
 }
 
