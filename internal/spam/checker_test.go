@@ -158,7 +158,7 @@ func TestLoginsThatAreNoWordsAreNotSent(t *testing.T) {
 
 func TestScannerThatStallsDelaysNoMail(t *testing.T) {
 	hang := make(chan struct{})
-	address := fake(t, func(c net.Conn) { <-hang })
+	address := fake(t, func(net.Conn) { <-hang })
 	defer close(hang)
 	for _, typ := range []string{typeSpamd, typeRspamd} {
 		cfg := spamdConfig(address)
@@ -336,7 +336,7 @@ func TestRepliesOfRspamd(t *testing.T) {
 			if r.State != v.want || (r.Err != nil) != v.fails {
 				t.Errorf("%+v", r)
 			}
-			if got.Method != "POST" || got.URL.Path != "/checkv2" || got.Header.Get("Password") != "q1" || got.Header.Get("Deliver-To") != "ada" || string(body) != letter {
+			if got.Method != http.MethodPost || got.URL.Path != "/checkv2" || got.Header.Get("Password") != "q1" || got.Header.Get("Deliver-To") != "ada" || string(body) != letter {
 				t.Errorf("it was asked %v %v", got, body)
 			}
 			if v.name == "add header" && strings.Join(r.Symbols, " ") != "A B" {

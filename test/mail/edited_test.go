@@ -87,7 +87,7 @@ func TestBuiltInNoticeInFrench(t *testing.T) {
 	d := startDovecot(t, "127.0.0.1", "", "", mailbox())
 	g := startWith(t, d, harness.Settings{"mail.notice": "recipients = [\"example.net = fr\"]\n"})
 	got := strings.ReplaceAll(string(fetch(t, g, 2)), "=\r\n", "")
-	for _, want := range []string{"multipart/alternative", "text/plain; charset=utf-8", "text/html; charset=utf-8", "Content-Language: fr", "Quarantaine", "Eicar", "<html lang=3D\"fr\">"} {
+	for _, want := range []string{"multipart/alternative", "text/plain; charset=utf-8", "text/html; charset=utf-8", "Content-Language: fr", "Objet", "Eicar", "<html lang=3D\"fr\">"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in:\n%s", want, got)
 		}
