@@ -87,6 +87,7 @@ func Find(ctx context.Context, pool *spool.Pool, src Source, lim Limits, visit f
 	f.Run("UTF-32 text", func() error { return f.utf32(src.Blob, params["charset"], mediaType) })
 	f.Run("UTF-7 text", func() error { return f.utf7(src.Blob, params["charset"], mediaType) })
 	f.Run("NUL bytes", func() error { return f.nuls(src.Blob, mediaType) })
+	f.Run("chunks", func() error { return f.chunks(src.Blob) })
 	f.Run("data: URLs", func() error { return f.dataURLs(src.Blob) })
 	f.Run("percent-encoded data: URLs", func() error { return f.percentURLs(src.Blob) })
 	return f.Problems()
