@@ -87,7 +87,8 @@ func (p *plan) leftover(ctx context.Context) (*Hit, error) {
 		}
 		defer probe.Close() // the room is given back
 	}
-	if hit, err := p.rules.anywhere(ctx, p.tools, probe, 0); hit != nil || err != nil {
+	left := maxEncoded
+	if hit, err := p.rules.anywhere(ctx, p.tools, probe, &left); hit != nil || err != nil {
 		return hit, err
 	}
 	return p.rules.anyName(probe, false)

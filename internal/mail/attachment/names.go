@@ -15,6 +15,9 @@ import (
 // param is a parameter of a field (RFC 2045, 5.1; RFC 2231).
 type param struct{ name, value string }
 
+// maxParams bounds the parameters of a field. With more of them it counts as one that not everybody reads alike.
+const maxParams = 200
+
 // parseValue reads "attachment; filename=x; a=b". ok says that it is well-formed: everybody reads it alike.
 func parseValue(s string) (main string, params []param, ok bool) {
 	ok = true
@@ -24,6 +27,9 @@ func parseValue(s string) (main string, params []param, ok bool) {
 		ok = false
 	}
 	for rest = strings.TrimSpace(rest); rest != ""; {
+		if len(params) == maxParams {
+			return main, params, false
+		}
 		name, after, has := strings.Cut(rest, "=")
 		name = strings.ToLower(name)
 		if !has || name == "" || strings.ContainsAny(name, " \t\"();,\\") || slices.ContainsFunc(params, func(p param) bool { return p.name == name }) {
@@ -65,14 +71,18 @@ func paramValue(s string) (value, rest string, ok bool) {
 	return b.String(), "", false
 }
 
-// maxNames bounds how many names one part is taken to have.
-const maxNames = 16
+// maxNames bounds how many names one part is taken to have, and maxShown how much of one is looked at.
+const (
+	maxNames = 16
+	maxShown = 4096
+)
 
 // namesOf returns every name that some mail program might show for these parameters: as they stand, with encoded words
 // (RFC 2047) decoded, with continuations joined and percent-encoding decoded (RFC 2231).
 func namesOf(params []param) []string {
 	var out []string
 	add := func(s string) {
+		s = s[max(0, len(s)-maxShown):] // the end is what counts
 		if s != "" && len(out) < maxNames && !slices.Contains(out, s) {
 			out = append(out, s)
 		}

@@ -142,7 +142,8 @@ func (r *Rules) judge(names []string, types []filetype.Info) (action, string) {
 
 // ambiguous judges a mail whose parts are not the same to everybody: whatever any reading has in it counts.
 func (r *Rules) ambiguous(ctx context.Context, t Tools, b *spool.Blob, odd string) (Outcome, error) {
-	hit, err := r.anywhere(ctx, t, b, 0)
+	left := maxEncoded
+	hit, err := r.anywhere(ctx, t, b, &left)
 	if err == nil && hit == nil {
 		hit, err = r.anyName(b, true)
 	}
@@ -155,11 +156,12 @@ func (r *Rules) ambiguous(ctx context.Context, t Tools, b *spool.Blob, odd strin
 	return Outcome{Body: b}, nil
 }
 
-// maxEncoded bounds messages that are encoded within encoded messages.
-const maxEncoded = 5
+// maxEncoded bounds how many messages are looked into that are encoded in a message, or in such a message.
+const maxEncoded = 50
 
 // anywhere looks at every reading of every section of a mail, by content, and at names in mails that are encoded in it.
-func (r *Rules) anywhere(ctx context.Context, t Tools, b *spool.Blob, depth int) (hit *Hit, err error) {
+// left is how many of those are looked into.
+func (r *Rules) anywhere(ctx context.Context, t Tools, b *spool.Blob, left *int) (hit *Hit, err error) {
 	problems := message.Find(ctx, t.Pool, b, t.Limits, func(p content.Part) error {
 		info := filetype.Of("", p.Blob, p.Blob.Size())
 		if a, rule := r.judge(nil, []filetype.Info{info}); a != leave {
@@ -167,12 +169,12 @@ func (r *Rules) anywhere(ctx context.Context, t Tools, b *spool.Blob, depth int)
 			return content.ErrStop
 		}
 		if encoded(b, p.Blob) {
-			if depth == maxEncoded {
-				hit = &Hit{Name: p.Path, Rule: "mails encoded in mails, too deep"}
+			if *left--; *left < 0 {
+				hit = &Hit{Name: p.Path, Rule: "too many mails that are encoded in mails"}
 				return content.ErrStop
 			}
 			if hit, err = r.anyName(p.Blob, true); hit == nil && err == nil {
-				hit, err = r.anywhere(ctx, t, p.Blob, depth+1)
+				hit, err = r.anywhere(ctx, t, p.Blob, left)
 			}
 			if hit != nil || err != nil {
 				return content.ErrStop

@@ -331,6 +331,17 @@ func TestBombs(t *testing.T) {
 	if got := apply(t, Config{Strip: programs}, deep+attached("setup.exe")+"\r\n"+wrapped(program())); got.Replace == nil {
 		t.Errorf("depth 200: %+v", got.Outcome)
 	}
+	params := head + "Content-Type: multipart/mixed" + strings.Repeat(";\r\n a=b", 20000) + "; boundary=b1\r\n\r\n--b1\r\n" + attached("setup.exe") + "\r\n" + wrapped(program()) + "--b1--\r\n"
+	if got := apply(t, Config{Strip: programs}, params); got.Replace == nil {
+		t.Errorf("20,000 parameters: %+v", got.Outcome)
+	}
+	nested := mixed(attached("setup.exe"), wrapped(program()))
+	for range 8 {
+		nested = mixed("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n", wrapped([]byte(nested)))
+	}
+	if got := apply(t, Config{Strip: programs}, nested); got.Replace == nil {
+		t.Errorf("mails encoded in mails: %+v", got.Outcome)
+	}
 	long := head + "X: " + strings.Repeat("x", 1<<20) + "\r\n" + attached("setup.exe") + "\r\n" + wrapped(program())
 	if got := apply(t, Config{Strip: programs}, long); got.Replace == nil {
 		t.Errorf("a header of 1 MB: %+v", got.Outcome)
