@@ -94,7 +94,7 @@ func (m *embedded) discard() {
 
 // beginsUU says whether a line is "begin 644 name", with any mode.
 func beginsUU(text []byte) bool {
-	rest, ok := bytes.CutPrefix(bytes.ToLower(text), []byte("begin "))
+	rest, ok := bytes.CutPrefix(lowered(text), []byte("begin "))
 	if !ok {
 		return false
 	}

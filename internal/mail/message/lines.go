@@ -68,3 +68,15 @@ func fieldName(text []byte) ([]byte, bool) {
 	}
 	return bytes.ToLower(name), len(name) > 0
 }
+
+// lowered returns text with its ASCII letters in lower case, byte for byte: bytes.ToLower changes the length of what is no
+// ASCII, and with it what offsets mean.
+func lowered(text []byte) []byte {
+	out := bytes.Clone(text)
+	for i, c := range out {
+		if 'A' <= c && c <= 'Z' {
+			out[i] = c + 'a' - 'A'
+		}
+	}
+	return out
+}

@@ -78,7 +78,7 @@ func (s *splitter) headerLine(l line, text []byte) error {
 		}
 		// No header any more, and no empty line before: some take it for the body. Where there was no header at all, the line
 		// before was hardly a delimiter.
-		s.header.odd = s.header.odd || len(s.header.text) > 0 || speaksOfCoding(bytes.ToLower(text))
+		s.header.odd = s.header.odd || len(s.header.text) > 0 || speaksOfCoding(lowered(text))
 		s.beginBody()
 		s.section.line(l, text)
 	}
@@ -199,7 +199,7 @@ func (h *header) line(text []byte) {
 		h.odd = true
 		return
 	}
-	lower := bytes.ToLower(text)
+	lower := lowered(text)
 	h.text = append(append(h.text, lower...), '\n')
 	h.boundary(text, lower)
 	if bytes.Contains(lower, []byte("message/partial")) {
