@@ -225,7 +225,7 @@ func sfxViews(b *spool.Blob) []view {
 				break
 			}
 			at += i
-			if s.sane(head[at:], b.Size()-int64(at)) {
+			if s.sane(head[at:min(len(head), at+sfxHeader)], b.Size()-int64(at)) {
 				views = append(views, view{s.format, int64(at)})
 				found++
 			}
@@ -235,8 +235,8 @@ func sfxViews(b *spool.Blob) []view {
 }
 
 const (
-	sfxHeader = 64 // what the sanity checks need behind a signature
-	maxSFX    = 4  // archives of one format in one program
+	sfxHeader = 4 << 10 // what the sanity checks look at behind a signature
+	maxSFX    = 4       // archives of one format in one program
 )
 
 // saneSevenZip checks the start header of a 7z archive.

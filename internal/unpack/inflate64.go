@@ -205,7 +205,7 @@ func (z *inflate64) dynamic() error {
 			if i == 0 {
 				return errInflate64
 			}
-			value, extra, base = lengths[i-1], 2, 3
+			value, extra, base = lengths[i-1], 2, 3 //nolint:gosec // i is between 1 and nlit+ndist here, which is at most 320
 		case 17:
 			extra, base = 3, 3
 		}
