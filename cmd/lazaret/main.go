@@ -104,6 +104,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		Version:       version,
 	}
-	root.AddCommand(runCommand(), checkCommand(), configCommand(), scanCommand(), caCommand(), demoCommand(), doctorCommand(), versionCommand(), redirectCommand(), explainCommand(), bypassCommand(), manualCommand(), quarantineCommand())
+	root.AddCommand(runCommand(), checkCommand(), configCommand(), scanCommand(), caCommand(), demoCommand(), doctorCommand(), versionCommand(), redirectCommand(), explainCommand(), bypassCommand(), manualCommand(), quarantineCommand(), importCommand())
 	return root
 }
