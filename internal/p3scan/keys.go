@@ -92,7 +92,7 @@ func (c *converter) user(s Setting) {
 		c.say(s, Mapped, target, "there is no such user here: it is written as a comment")
 		return
 	}
-	c.put(s, Mapped, target, quoted(s.Value), "where the service manager starts the gateway as a user of its own already, it is not needed")
+	c.put(s, Mapped, target, quoted(s.Value), "it must be able to write to state_dir; where the service manager starts the gateway as a user of its own, leave it out")
 }
 
 // switched converts what is on or off.
