@@ -187,12 +187,16 @@ type cabReader struct {
 	block   []byte // content of the present block
 	out     int    // bytes of it that were returned
 	history []byte // the last 32 KiB of content: MSZIP refers back to them
+	wrong   bool   // some block does not have its checksum
 }
 
 // Read implements io.Reader.
 func (c *cabReader) Read(p []byte) (int, error) {
 	for c.out == len(c.block) {
 		if c.left == 0 {
+			if c.wrong { // said at the end: tolerant programs unpack it all the same
+				return 0, errorf(Undecodable, "cab", "the content does not have its checksum")
+			}
 			return 0, io.EOF
 		}
 		c.left--
@@ -203,6 +207,19 @@ func (c *cabReader) Read(p []byte) (int, error) {
 	n := copy(p, c.block[c.out:])
 	c.out += n
 	return n, nil
+}
+
+// cabSum is the checksum of cabinets ([MS-CAB], 3.1): the exclusive or of words, the last one being what is left over, in the
+// opposite order.
+func cabSum(b []byte, sum uint32) uint32 {
+	for ; len(b) >= 4; b = b[4:] {
+		sum ^= binary.LittleEndian.Uint32(b)
+	}
+	last := uint32(0)
+	for _, c := range b {
+		last = last<<8 | uint32(c)
+	}
+	return sum ^ last
 }
 
 func (c *cabReader) next() error {
@@ -217,6 +234,11 @@ func (c *cabReader) next() error {
 	}
 	if size > cabMaxBlock {
 		return errCab
+	}
+	if sum := binary.LittleEndian.Uint32(h); sum != 0 { // 0: there is none
+		// Programs do not agree on whether the reserved bytes count.
+		own := cabSum(packed, 0)
+		c.wrong = c.wrong || sum != cabSum(h[4:8], own) && sum != cabSum(h[4:], own)
 	}
 	c.block, c.out = nil, 0
 	var err error
