@@ -21,11 +21,16 @@ const parkAfter = 500 * time.Millisecond
 
 // visit has the inner server serve an opened connection until it is idle.
 func (s *Server) visit(c *client, served net.Conn) {
-	if !s.feed.serve(served) && !s.lateFeed.serve(served) {
+	if !s.serveVisit(served) {
 		_ = served.Close() // nobody is left to serve it
 		s.inside.Delete(served)
 		c.close()
 	}
+}
+
+// serveVisit hands a connection to the inner server, or, where that ends, to the one that comes after.
+func (s *Server) serveVisit(served net.Conn) bool {
+	return !s.lateOnly.Load() && s.feed.serve(served) || s.lateFeed.serve(served)
 }
 
 // newVisit returns the connection for one visit of c to the inner server.

@@ -71,6 +71,7 @@ type Server struct {
 	feed      *feed        // opened connections on their way to the inner server
 	late      *http.Server // serves those that were opened when the inner server had begun to end: one request each
 	lateFeed  *feed
+	lateOnly  atomic.Bool // the inner server is given nothing more
 	transport *http.Transport
 	limits    *limiter
 	turns     *turns
@@ -195,10 +196,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	s.closeParked()
+	catchUp()
 
 	// A client that has just connected finds its connection served: what comes of the outer server goes on to the relays, and
 	// what comes of them to an inner server.
 	s.serveFeed(s.late, s.lateFeed)
+	s.lateOnly.Store(true)
+	catchUp()
 	outer, inner := make(chan error, 1), make(chan error, 1)
 	go func() { inner <- s.inner.Shutdown(ctx) }()
 	carriedOn := make(chan struct{})
@@ -207,6 +211,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		close(carriedOn)
 	}()
 	err := s.drainRelays(ctx, carriedOn)
+	catchUp()
 	err = errors.Join(err, <-outer, s.late.Shutdown(ctx), <-inner)
 	// Whatever is left has outstayed ctx.
 	s.mu.Lock()
@@ -222,6 +227,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	return err
 }
+
+// catchUp waits for net/http to note a connection that it was handed just now: its Shutdown does not see others, and they would
+// be closed with the server.
+func catchUp() { time.Sleep(50 * time.Millisecond) }
 
 // newTransport returns the maker of connections to origins. It never makes requests by itself, and so has no pool.
 func newTransport(cfg Config) *http.Transport {

@@ -176,7 +176,8 @@ func TestClientGoneWhileItIsKeptAwake(t *testing.T) {
 	c, s := r.session()
 	c.says("RETR 1\r\n")
 	s.hears("RETR 1\r\n")
-	s.says("+OK\r\n" + head + "\r\nHello\r\n.\r\n")
+	// It is what is sent to the client that tells of its end: there must be enough of it.
+	s.says("+OK\r\n" + strings.Repeat("Received: from somewhere\r\n", 500) + head + "\r\nHello\r\n.\r\n")
 	c.hears("+OK")
 	c.conn.Close()
 	s.ended() // the scan is given up, without a verdict
