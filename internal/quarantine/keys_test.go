@@ -52,6 +52,29 @@ func TestTheGatewayNeedsNoSecretKey(t *testing.T) {
 	}
 }
 
+// TestAnEntryCanBeReadWithoutThisProgram: age decrypts the file, and the original begins at its third line.
+func TestAnEntryCanBeReadWithoutThisProgram(t *testing.T) {
+	s := testStore(t, nil)
+	content := "line\r\n\nlast"
+	f, err := os.Open(s.path(put(t, s, 1, []byte(content))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ids, err := loadIdentities(filepath.Join(s.dir, keyFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := age.Decrypt(f, ids...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if parts := strings.SplitN(string(b), "\n", 3); err != nil || len(parts) != 3 || parts[2] != content {
+		t.Errorf("%q %v", b, err)
+	}
+}
+
 func TestKeysOfSomebodyElse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "q")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
