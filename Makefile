@@ -8,7 +8,7 @@ LINT      := $(TOOLS)/golangci-lint-2.15.0
 FUMPT     := $(TOOLS)/gofumpt-0.12.0
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: build run test lint bench fuzz peers deb clean
+.PHONY: build run test lint bench fuzz peers deb corpus clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lazaret ./cmd/lazaret
@@ -40,6 +40,11 @@ $(FUMPT):
 # Side by side with what people use today; takes about ten minutes. See bench/README.md.
 bench: peers build
 	$(GO) run ./bench
+
+# Some hundreds of odd and hostile answers, each fetched by many clients: what evades, and what is refused wrongly. It takes a
+# quarter of an hour, and so is no part of test.
+corpus: build
+	$(GO) test -tags corpus -timeout 30m ./test/corpus
 
 # The Debian package, into dist/.
 deb: build

@@ -1,0 +1,292 @@
+//go:build corpus
+
+package corpus
+
+import (
+	"bytes"
+	"compress/bzip2"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"crypto/sha256"
+	"encoding/base64"
+	"io"
+	"mime/quotedprintable"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"lazaret/internal/scan"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/zstd"
+)
+
+// readable says by which sequence of decodings the test virus can be read out of b, "" where by none that is known here. It is
+// more lenient than any client: it starts anywhere, ignores checksums and errors, and takes what came before them.
+func readable(b []byte) string {
+	seen := map[[sha256.Size]byte]bool{}
+	var search func(b []byte, depth int, how string) string
+	search = func(b []byte, depth int, how string) string {
+		sum := sha256.Sum256(b)
+		if len(b) < len(scan.EICAR()) && depth > 0 && len(b) < 40 || seen[sum] {
+			return ""
+		}
+		seen[sum] = true
+		if bytes.Contains(b, scan.EICAR()) {
+			return how + " as it stands"
+		}
+		if depth == 4 {
+			return ""
+		}
+		for _, d := range decoders {
+			for _, next := range d.decode(b) {
+				if found := search(next, depth+1, how+" "+d.name+","); found != "" {
+					return found
+				}
+			}
+		}
+		return ""
+	}
+	return search(b, 0, "")
+}
+
+const most = 1 << 20 // of what is decoded is looked at
+
+type decoder struct {
+	name   string
+	decode func([]byte) [][]byte
+}
+
+var decoders []decoder
+
+func init() { // a variable's initialiser could not refer to itself
+	decoders = []decoder{
+		{"body", bodies},
+		{"chunked", dechunk},
+		{"gzip", at("\x1f\x8b", readGzip)},
+		{"zlib", everyZlib},
+		{"deflate", inflate},
+		{"br", from(func(r io.Reader) io.Reader { return brotli.NewReader(r) })},
+		{"zstd", at("\x28\xb5\x2f\xfd", readZstd)},
+		{"bzip2", at("BZh", bzip2.NewReader)},
+		{"base64", unbase64},
+		{"quoted-printable", from(func(r io.Reader) io.Reader { return quotedprintable.NewReader(r) })},
+		{"percent", percent},
+		{"wide characters", narrow},
+		{"UTF-7", utf7},
+		{"multipart", parts},
+	}
+}
+
+func some(r io.Reader) []byte {
+	b, _ := io.ReadAll(io.LimitReader(r, most)) // what came before an error counts
+	return b
+}
+
+// from decodes from the beginning.
+func from(open func(io.Reader) io.Reader) func([]byte) [][]byte {
+	return func(b []byte) [][]byte {
+		if out := some(open(bytes.NewReader(b))); len(out) > 0 {
+			return [][]byte{out}
+		}
+		return nil
+	}
+}
+
+// at decodes from each place where magic is.
+func at(magic string, open func(io.Reader) io.Reader) func([]byte) [][]byte {
+	return func(b []byte) (all [][]byte) {
+		for i := 0; len(all) < 20; i++ {
+			k := bytes.Index(b[i:], []byte(magic))
+			if k < 0 {
+				break
+			}
+			i += k
+			if out := some(open(bytes.NewReader(b[i:]))); len(out) > 0 {
+				all = append(all, out)
+			}
+		}
+		return all
+	}
+}
+
+type nothing struct{}
+
+func (nothing) Read([]byte) (int, error) { return 0, io.EOF }
+
+func readGzip(r io.Reader) io.Reader {
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return nothing{}
+	}
+	return z
+}
+
+func readZstd(r io.Reader) io.Reader {
+	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nothing{}
+	}
+	defer z.Close()
+	return bytes.NewReader(some(z))
+}
+
+func everyZlib(b []byte) (all [][]byte) {
+	for i := 0; i+2 <= len(b) && i < 1<<16; i++ {
+		if b[i]&0x0f != 8 || (int(b[i])<<8|int(b[i+1]))%31 != 0 {
+			continue
+		}
+		if z, err := zlib.NewReader(bytes.NewReader(b[i:])); err == nil {
+			all = append(all, some(z))
+		}
+	}
+	return all
+}
+
+// inflate reads bare deflate from the beginning, and from behind the headers that gzip and zlib have.
+func inflate(b []byte) (all [][]byte) {
+	for _, i := range []int{0, 2, 10} {
+		if i < len(b) {
+			all = append(all, some(flate.NewReader(bytes.NewReader(b[i:]))))
+		}
+	}
+	return all
+}
+
+var blank = regexp.MustCompile(`\r?\n\r?\n|\r\r`)
+
+// bodies returns what follows each of the first blank lines.
+func bodies(b []byte) (all [][]byte) {
+	for _, m := range blank.FindAllIndex(b, 4) {
+		all = append(all, b[m[1]:])
+	}
+	return all
+}
+
+var chunkHead = regexp.MustCompile(`(?:^|\n|\r)[ \t]*(?:0[xX])?([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?(?:\r\n|\n|\r)`)
+
+// dechunk reads chunks from each of the first lines that look like a chunk's head.
+func dechunk(b []byte) (all [][]byte) {
+	for _, start := range chunkHead.FindAllIndex(b, 4) {
+		rest := b[start[0]:]
+		var out []byte
+		for {
+			m := chunkHead.FindSubmatchIndex(rest)
+			if m == nil || m[0] > 2 {
+				break
+			}
+			n, err := strconv.ParseUint(string(rest[m[2]:m[3]]), 16, 31)
+			if err != nil || n == 0 {
+				break
+			}
+			rest = rest[m[1]:]
+			n = min(n, uint64(len(rest)))
+			out = append(out, rest[:n]...)
+			rest = rest[n:]
+		}
+		if len(out) > 0 {
+			all = append(all, out)
+		}
+	}
+	return all
+}
+
+var base64Run = regexp.MustCompile(`[A-Za-z0-9+/_\-=\s]{40,}`)
+
+func unbase64(b []byte) (all [][]byte) {
+	runs := base64Run.FindAll(b, 20)
+	for _, run := range append(runs, b) {
+		text := strings.Map(func(r rune) rune {
+			switch {
+			case r == '-':
+				return '+'
+			case r == '_':
+				return '/'
+			case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '+', r == '/':
+				return r
+			}
+			return -1
+		}, string(run))
+		for skip := range min(4, len(text)) {
+			if out, _ := base64.RawStdEncoding.DecodeString(text[skip : skip+(len(text)-skip)/4*4]); len(out) > 0 {
+				all = append(all, out)
+			}
+		}
+	}
+	return all
+}
+
+func percent(b []byte) [][]byte {
+	if out, err := url.PathUnescape(string(b)); err == nil && bytes.ContainsRune(b, '%') {
+		return [][]byte{[]byte(out)}
+	}
+	escape := regexp.MustCompile(`%[0-9a-fA-F]{2}`)
+	return [][]byte{escape.ReplaceAllFunc(b, func(e []byte) []byte {
+		n, _ := strconv.ParseUint(string(e[1:]), 16, 8)
+		return []byte{byte(n)}
+	})}
+}
+
+// narrow drops what wide characters have too much, and all zeros.
+func narrow(b []byte) [][]byte {
+	var even, odd []byte
+	for i, c := range b {
+		if i%2 == 0 {
+			even = append(even, c)
+		} else {
+			odd = append(odd, c)
+		}
+	}
+	return [][]byte{even, odd, bytes.ReplaceAll(b, []byte{0}, nil)}
+}
+
+var shifted = regexp.MustCompile(`\+([A-Za-z0-9+/]*)-?`)
+
+func utf7(b []byte) [][]byte {
+	if !bytes.ContainsRune(b, '+') {
+		return nil
+	}
+	return [][]byte{shifted.ReplaceAllFunc(b, func(s []byte) []byte {
+		text := strings.Trim(string(s[1:]), "-")
+		if text == "" {
+			return []byte("+")
+		}
+		out, _ := base64.RawStdEncoding.DecodeString(text)
+		return bytes.ReplaceAll(out, []byte{0}, nil)
+	})}
+}
+
+var partHead = regexp.MustCompile(`(?s)\r?\n?--[^\r\n]{1,80}\r?\n(?:[A-Za-z-]+:[^\n]*\n)*\r?\n`)
+
+// parts puts the contents of all parts together.
+func parts(b []byte) [][]byte {
+	if !partHead.Match(b) {
+		return nil
+	}
+	return [][]byte{partHead.ReplaceAll(b, nil)}
+}
+
+// TestLenientReaderReads proves that the reader finds what it is to find: a reader that is blind sees no evasion.
+func TestLenientReaderReads(t *testing.T) {
+	virus, clean := payload()
+	for _, s := range samples() {
+		whole := append([]byte(s.raw), s.body...)
+		if how := readable(whole); s.infected && how == "" && !unreadable[s.name] {
+			t.Errorf("%s/%s: nothing found", s.family, s.name)
+		} else if !s.infected && how != "" {
+			t.Errorf("%s/%s: found by %s", s.family, s.name, how)
+		}
+	}
+	if readable(virus) == "" || readable(clean) != "" {
+		t.Error("it cannot even read")
+	}
+}
+
+// unreadable are the constructs in which the virus is not whole, or that the lenient reader has no decoder for.
+var unreadable = map[string]bool{
+	"zlib with a dictionary": true, "206 unasked": true, "extension with a line end in it": true, // in pieces
+	"cut off within the head": true, "nothing": true, "200 without content": true, // nothing is there
+}
