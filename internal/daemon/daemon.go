@@ -90,9 +90,10 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 		return nil, err
 	}
 	d = &Daemon{opt: opt, config: cfg, failed: make(chan error, 8)}
+	begun := d // a return of an error leaves nothing in d
 	defer func() {
 		if err != nil {
-			d.abandon()
+			begun.abandon()
 		}
 	}()
 	complete(cfg)
