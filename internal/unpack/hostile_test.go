@@ -39,7 +39,7 @@ func overlapping(t testing.TB, n, zeros int) []byte {
 	offsets := []int{0}
 	for i := 1; i < n; i++ {
 		// A stored block that is not the last quotes the header in front of the rest.
-		quoted := body[:zipLocal+len(fmt.Sprint("k"))]
+		quoted := body[:zipLocal+1]
 		if i > 1 {
 			quoted = body[:zipLocal+4]
 		}
@@ -84,7 +84,7 @@ func TestOverlappingZipBombIsBounded(t *testing.T) {
 		t.Fatalf("a member has %d bytes: %v", n, err)
 	}
 	f := walk(t, "a", b, Limits{RatioFrom: 8 * units.MiB})
-	f.wantKinds(t, Bomb)
+	f.wantKinds(t, Bomb, Undecodable) // the members begin with each other's headers: torn archives
 	if len(f.order) > 64 {
 		t.Errorf("%d members of a MiB are visited", len(f.order))
 	}
@@ -113,18 +113,18 @@ func TestFloodsOfHeadersAreBounded(t *testing.T) {
 	descriptor := zipHeader("x", 0, flagDescriptor, 0, 0, 0)
 	rar := append([]byte(rar5Magic), 0, 0, 0, 0, 0xff, 0x3f) // a header of 8 KiB, with a wrong checksum
 	for what, b := range map[string][]byte{
-		"stored members with descriptors": bytes.Repeat(descriptor, 200_000),
-		"stored members, nothing in them": bytes.Repeat(zipHeader("x", 0, 0, 0, 0, 0), 200_000),
-		"deflated members, broken":        bytes.Repeat(append(zipHeader("x", 8, 0, 1, 0, 0), 0xff), 200_000),
-		"end records":                     append(bytes.Repeat(descriptor, 3), bytes.Repeat([]byte(sigEnd+"\x00\x00\x00\x00\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00"), 200_000)...),
-		"end records in each other":       append(bytes.Repeat(descriptor, 3), bytes.Repeat([]byte(sigEnd), 1_000_000)...),
-		"beginnings of RAR in a program":  append([]byte("MZ"), bytes.Repeat(rar, 300_000)...),
-		"beginnings of cabinets":          append([]byte("MZ"), bytes.Repeat([]byte("MSCF\x00\x00\x00\x00"), 500_000)...),
-		"beginnings of 7z":                append([]byte("MZ"), bytes.Repeat([]byte(sevenZipMagic), 500_000)...),
-		"gzip members, empty":             bytes.Repeat(encode(t, "gzip", nil), 200_000),
-		"bzip2 streams, empty":            bytes.Repeat([]byte("BZh9\x17\x72\x45\x38\x50\x90\x00\x00\x00\x00"), 200_000),
-		"zstd frames, empty":              bytes.Repeat(encode(t, "zstd", nil), 200_000),
-		"skippable frames":                bytes.Repeat([]byte("\x50\x2a\x4d\x18\x00\x00\x00\x00"), 500_000),
+		"stored members with descriptors": bytes.Repeat(descriptor, 80_000),
+		"stored members, nothing in them": bytes.Repeat(zipHeader("x", 0, 0, 0, 0, 0), 80_000),
+		"deflated members, broken":        bytes.Repeat(append(zipHeader("x", 8, 0, 1, 0, 0), 0xff), 80_000),
+		"end records":                     append(bytes.Repeat(descriptor, 3), bytes.Repeat([]byte(sigEnd+"\x00\x00\x00\x00\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\x00\x00"), 80_000)...),
+		"end records in each other":       append(bytes.Repeat(descriptor, 3), bytes.Repeat([]byte(sigEnd), 400_000)...),
+		"beginnings of RAR in a program":  append([]byte("MZ"), bytes.Repeat(rar, 120_000)...),
+		"beginnings of cabinets":          append([]byte("MZ"), bytes.Repeat([]byte("MSCF\x00\x00\x00\x00"), 200_000)...),
+		"beginnings of 7z":                append([]byte("MZ"), bytes.Repeat([]byte(sevenZipMagic), 200_000)...),
+		"gzip members, empty":             bytes.Repeat(encode(t, "gzip", nil), 80_000),
+		"bzip2 streams, empty":            bytes.Repeat([]byte("BZh9\x17\x72\x45\x38\x50\x90\x00\x00\x00\x00"), 80_000),
+		"zstd frames, empty":              bytes.Repeat(encode(t, "zstd", nil), 80_000),
+		"skippable frames":                bytes.Repeat([]byte("\x50\x2a\x4d\x18\x00\x00\x00\x00"), 200_000),
 		"cpio members, empty":             bytes.Repeat([]byte("070701"+strings.Repeat("0", 87)+"00000002"+"00000000"+"x\x00"), 50_000),
 	} {
 		t.Run(what, func(t *testing.T) {
