@@ -114,6 +114,8 @@ func demoSettings(cfg *config.Config, dir, root string) {
 	cfg.Web.TLS.ExtraRoots = append(cfg.Web.TLS.ExtraRoots, root)
 	cfg.Web.TLS.Tunnel, cfg.Web.TLS.TunnelFile, cfg.Web.TLS.TunnelClients = nil, "", nil
 	cfg.Egress.Parent = ""
+	cfg.POP3.Listen, cfg.POP3.ListenTLS = nil, nil // another gateway may run on this machine
+	cfg.Redirect.Automatic = false
 	cfg.Admin.Listen = "127.0.0.1:0"
 }
 
