@@ -49,7 +49,8 @@ func TestReadingsOfAMailCount(t *testing.T) {
 			if n.Verdict.Outcome != c.want || (d.Action == policy.Pass) != (c.want == scan.Clean) {
 				t.Errorf("%v, %v", n.Verdict, d)
 			}
-			if engine.Calls() < 2 {
+			// An infected reading ends the rest, which may not have begun; that it was judged shows in the verdict.
+			if engine.Calls() < 2 && c.want != scan.Infected {
 				t.Errorf("the engine was asked %d times: no reading was judged", engine.Calls())
 			}
 		})

@@ -75,7 +75,7 @@ func TestNobodyEscapes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	for _, d := range []string{"settings", "state"} {
+	for _, d := range []string{"settings", "state", "tmp"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,8 @@ func TestNobodyEscapes(t *testing.T) {
 		}
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), prisonEnv+"="+dir)
+	// The checkout itself may be below the usual temporary folder.
+	cmd.Env = append(os.Environ(), prisonEnv+"="+dir, "TMPDIR="+filepath.Join(dir, "tmp"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
