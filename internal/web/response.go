@@ -48,7 +48,7 @@ func (c *call) answer(ctx context.Context, resp *http.Response) {
 		return
 	}
 	if why := endless(c.r, resp); why != "" {
-		c.streamed(ctx, resp, why)
+		c.streamed(ctx, resp, codings, why)
 		return
 	}
 	c.held(ctx, resp, codings)

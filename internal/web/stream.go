@@ -6,6 +6,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"lazaret/internal/notice"
+	"lazaret/internal/unpack"
 )
 
 // grpc says whether a request is a gRPC call, whose two sides talk at the same time.
@@ -40,11 +43,24 @@ type readCloser struct {
 	io.Closer
 }
 
-// streamed passes an answer on as it comes, and records it as an exception with its reason.
-func (c *call) streamed(ctx context.Context, resp *http.Response, why string) {
-	c.leaveTurn() // it may last for hours, and holds nothing
-	judged := c.s.opt.Gate.Stream(ctx, c.facts, streamKinds[why], why, resp.Body)
+// streamed passes an answer on as it comes, and records it as an exception with its reason. Its codings are undone: the
+// windows that are judged must be of what the client reads. A coding that breaks on the way ends the stream.
+func (c *call) streamed(ctx context.Context, resp *http.Response, codings []string, why string) {
 	h := resp.Header
+	src := io.Reader(resp.Body)
+	if len(codings) > 0 {
+		d, err := unpack.NewDecoder(resp.Body, codings, unpack.Limits{})
+		if err != nil {
+			c.refuse(notice.OriginProtocol, "the site's stream is in a coding that cannot be undone", err.Error())
+			return
+		}
+		defer d.Close() //nolint:errcheck // it never fails
+		src = d
+		decodedHeader(h)
+	}
+	c.leaveTurn() // it may last for hours, and holds nothing
+	judged := c.s.opt.Gate.Stream(ctx, c.facts, streamKinds[why], why, src)
+	delete(h, "Content-Encoding")
 	delete(h, "Content-Length")
 	h.Set("X-Content-Type-Options", "nosniff") // it is what it says, or nothing
 	c.deliverHead(resp, h)
