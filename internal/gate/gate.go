@@ -118,6 +118,9 @@ func (g *Gate) Use(engines *scan.Set, p policy.Config, degraded bool) {
 	}()
 }
 
+// OnShortage is spool.Pool.OnShortage of the pool that objects are taken into.
+func (g *Gate) OnShortage(give func() bool) { g.opt.Pool.OnShortage(give) }
+
 // Engines returns the engines in use.
 func (g *Gate) Engines() *scan.Set { return g.state.Load().engines }
 

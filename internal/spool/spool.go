@@ -67,6 +67,17 @@ type Pool struct {
 	cfg    Config
 	memory atomic.Int64
 	disk   atomic.Int64
+	shrink atomic.Pointer[func() bool]
+}
+
+// OnShortage has give called when an object finds no room on disk, as long as it returns true and there is still none: it gives
+// up something that is kept without need, and says whether there was anything. It must not write to the pool.
+func (p *Pool) OnShortage(give func() bool) { p.shrink.Store(&give) }
+
+// reclaim asks for room, and says whether there may be some.
+func (p *Pool) reclaim() bool {
+	give := p.shrink.Load()
+	return give != nil && (*give)()
 }
 
 // NewPool returns a pool bounded by cfg, and an error when the directory cannot be used. The directory is made when it

@@ -122,15 +122,21 @@ func (w *Writer) spill() error {
 func (w *Writer) writeFile(b []byte) error {
 	if need := w.size + int64(len(b)) - w.onDisk; need > 0 {
 		step := max(need, diskStep)
-		if !take(&w.pool.disk, step, w.pool.cfg.TotalDisk) {
+		for !take(&w.pool.disk, step, w.pool.cfg.TotalDisk) {
+			if w.pool.reclaim() {
+				continue
+			}
 			step = need
 			if !take(&w.pool.disk, step, w.pool.cfg.TotalDisk) {
 				return ErrFull
 			}
+			break
 		}
 		w.onDisk += step
-		if !w.pool.roomOnDisk(step) {
-			return ErrFull
+		for !w.pool.roomOnDisk(step) {
+			if !w.pool.reclaim() {
+				return ErrFull
+			}
 		}
 	}
 	if _, err := w.file.Write(b); err != nil {

@@ -21,10 +21,12 @@ type Config struct {
 	ConnectPorts             PortRanges `toml:"connect_ports" doc:"ports that CONNECT and https URLs may go to: numbers or ranges such as \"1-65535\""`
 	AuthFile                 string     `toml:"auth_file" doc:"an htpasswd file with bcrypt hashes (htpasswd -B); clients then need a user and a password. Empty: nobody does. The file is read again when it changes."`
 
-	MaxHeader         units.Size `toml:"max_header" doc:"the largest request head; a larger one is answered with 431"`
-	MaxResponseHeader units.Size `toml:"max_response_header" doc:"the largest head of a site's answer"`
-	MaxBody           units.Size `toml:"max_body" doc:"bodies above it are not taken, and policy.too_large decides; 0: the spool's limit"`
-	MaxStreams        int        `toml:"max_streams" doc:"requests that one HTTP/2 connection may have under way"`
+	MaxHeader         units.Size     `toml:"max_header" doc:"the largest request head; a larger one is answered with 431"`
+	MaxResponseHeader units.Size     `toml:"max_response_header" doc:"the largest head of a site's answer"`
+	MaxBody           units.Size     `toml:"max_body" doc:"bodies above it are not taken, and policy.too_large decides; 0: the spool's limit"`
+	RangeCacheSize    units.Size     `toml:"range_cache_size" doc:"disk for objects that were scanned and may be asked for again by ranges (resumed downloads, videos, download managers); it counts towards spool.total_disk, and is given up when others need it; 0: none"`
+	RangeCacheTime    units.Duration `toml:"range_cache_time" doc:"how long such an object is kept after its last use"`
+	MaxStreams        int            `toml:"max_streams" doc:"requests that one HTTP/2 connection may have under way"`
 
 	MaxConnections       int `toml:"max_connections" doc:"connections of clients at a time; further ones are turned away with 503"`
 	MaxConnectionsClient int `toml:"max_connections_per_client" doc:"connections of one client address at a time"`
@@ -48,6 +50,8 @@ func Default() Config {
 		ConnectPorts:         PortRanges{Port(443), Port(8443)},
 		MaxHeader:            64 * units.KiB,
 		MaxResponseHeader:    256 * units.KiB,
+		RangeCacheSize:       8 * units.GiB,
+		RangeCacheTime:       units.Duration(10 * time.Minute),
 		MaxStreams:           128,
 		MaxConnections:       20000,
 		MaxConnectionsClient: 2000,
@@ -82,6 +86,9 @@ func (c Config) Validate() error {
 	if c.MaxBody < 0 {
 		errs = append(errs, errors.New("max_body: must not be negative; write 0 for the spool's limit"))
 	}
+	if c.RangeCacheSize < 0 {
+		errs = append(errs, errors.New("range_cache_size: must not be negative; write 0 to keep nothing"))
+	}
 	if c.MinRate < 0 {
 		errs = append(errs, errors.New("min_rate: must not be negative; write 0 for no limit"))
 	}
@@ -107,6 +114,7 @@ func (c Config) Validate() error {
 		{"reply_timeout", c.ReplyTimeout},
 		{"stall_timeout", c.StallTimeout},
 		{"stream_timeout", c.StreamTimeout},
+		{"range_cache_time", c.RangeCacheTime},
 	} {
 		if d.value <= 0 {
 			errs = append(errs, fmt.Errorf("%s: must be greater than zero, such as \"2m\"", d.key))

@@ -95,6 +95,7 @@ type rig struct {
 	rootCA  string // its PEM file
 	root    *rootAuthority
 	stopped bool
+	plan    plan
 }
 
 // plan is what a test changes about a rig.
@@ -124,7 +125,7 @@ func newRig(t testing.TB, change ...func(*plan)) *rig {
 	for _, f := range change {
 		f(&p)
 	}
-	r := &rig{t: t, audit: &records{}, root: root, rootCA: root.file}
+	r := &rig{t: t, audit: &records{}, root: root, rootCA: root.file, plan: p}
 	var err error
 	if r.pool, err = spool.NewPool(p.spool); err != nil {
 		t.Fatal(err)

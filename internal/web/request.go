@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
@@ -63,7 +64,7 @@ func (x *exchange) forward() {
 			call.upload = body
 		}
 	}
-	x.roundTrip(ctx, call)
+	x.fromStore(ctx, call)
 }
 
 // takeTurn waits until fewer requests of the client are under way than may be, and says false where it has answered the
@@ -92,6 +93,10 @@ type call struct {
 	// extensions are what it is offered of a WebSocket's.
 	extensions string
 	marked     bool // a condition of the request named a validator that we had marked
+
+	known     *stored           // what is kept of the object, which the origin is asked about
+	brought   func(worked bool) // tells those who wait for this request's object; nil: nobody does
+	originTag string            // the answer's ETag as the origin wrote it
 }
 
 // takeUpload takes the request's content in and has it judged; ok is false where the request has been answered because of
@@ -274,6 +279,9 @@ func (c *call) outgoing(ctx context.Context, reply *time.Timer) *http.Request {
 		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{c.upgrade}
 	}
 	c.marked = originTags(h)
+	if c.known != nil {
+		maps.Copy(h, c.known.origin)
+	}
 	acceptable(h)
 	addVia(h, c.r.ProtoMajor, c.r.ProtoMinor, c.s.pseudonym)
 	if _, ok := h["User-Agent"]; !ok {

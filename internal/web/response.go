@@ -43,6 +43,11 @@ func (c *call) answer(ctx context.Context, resp *http.Response) {
 	if c.mirrorClose(resp) {
 		c.w.Header().Set("Connection", "close")
 	}
+	if c.known != nil && resp.StatusCode == http.StatusNotModified {
+		c.unchanged(ctx, resp)
+		return
+	}
+	c.originTag = resp.Header.Get("Etag")
 	if !bodied(c.r.Method, resp) {
 		c.bodiless(resp, codings)
 		return
@@ -184,6 +189,7 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 		return
 	}
 	delete(h, "Content-Length")
+	c.keepForRanges(resp, o, in, codings)
 	c.deliver(resp, h, o)
 }
 

@@ -75,6 +75,7 @@ type Server struct {
 	transport *http.Transport
 	limits    *limiter
 	turns     *turns
+	store     *store
 	parkAfter time.Duration
 
 	ctx    context.Context // ends when nothing may go on any more
@@ -93,12 +94,13 @@ type Server struct {
 // New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
-		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(),
+		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
 		parkAfter: parkAfter,
 	}
 	if err := s.Use(cfg); err != nil {
 		return nil, err
 	}
+	opt.Gate.OnShortage(s.store.shrink)
 	var id [4]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process rather than return an error
 	s.pseudonym = "lazaret-" + hex.EncodeToString(id[:])
@@ -165,6 +167,7 @@ func (s *Server) Use(cfg Config) error {
 	}
 	s.settings.Store(next)
 	s.limits.set(cfg.MaxConnections, cfg.MaxConnectionsClient)
+	s.store.limit(int64(cfg.RangeCacheSize), cfg.RangeCacheTime.Std())
 	return nil
 }
 
@@ -222,6 +225,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.closeRelays()
 	s.wg.Wait()
 	s.transport.CloseIdleConnections()
+	s.store.close()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
