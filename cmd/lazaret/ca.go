@@ -15,7 +15,7 @@ import (
 
 func caCommand() *cobra.Command {
 	c := &cobra.Command{Use: "ca", Short: "The gateway's certificate authority"}
-	c.AddCommand(caInit(), caShow(), caExport(), caRotate())
+	c.AddCommand(caInit(), caShow(), caExport(), caRotate(), caInstall(), caUninstall())
 	return c
 }
 
@@ -89,9 +89,13 @@ func caRotate() *cobra.Command {
 func loadCA(dir string) (*intercept.CA, error) {
 	ca, err := intercept.LoadCA(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no certificate authority in %s: \"lazaret ca init\" makes one, and so does the first start", dir)
+		return nil, noCA(dir)
 	}
 	return ca, err
+}
+
+func noCA(dir string) error {
+	return fmt.Errorf("there is no certificate authority in %s: \"lazaret ca init\" makes one, and so does the first start", dir)
 }
 
 func showCA(c *cobra.Command, dir string, ca *intercept.CA) {

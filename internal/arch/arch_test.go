@@ -19,6 +19,7 @@ var allowed = map[string][]string{
 	"egress":           {},
 	"sandbox":          {},
 	"redirect":         {},
+	"trust":            {},
 	"intercept":        {"relay", "egress"},
 	"unpack":           {"spool"},
 	"content":          {"spool"},
