@@ -78,8 +78,15 @@ func kindOf(d policy.Decision, v scan.Verdict) notice.Kind {
 	return notice.NotScanned
 }
 
+// Passes says whether an object of that size would pass which is incomplete for that reason. Nothing is recorded: Judge
+// decides about it all the same.
+func (g *Gate) Passes(f policy.Facts, r scan.Reason, size int64) bool {
+	d := g.state.Load().policy.Judge(f, policy.Content{Size: size}, scan.Verdict{Outcome: scan.Incomplete, Reason: r})
+	return d.Action == policy.Pass
+}
+
 // Exempt records that something passes which cannot be held or opened, and why. Kind is a fixed word that metrics count by:
-// "tunnel", "upgrade", "event-stream", "grpc".
+// "tunnel", "upgrade", "event-stream", "grpc", "too-large".
 func (g *Gate) Exempt(f policy.Facts, kind, why string) {
 	g.opt.Sink.Record(audit.Record{
 		Time: time.Now(), Event: audit.Exempt, Kind: kind, Reference: notice.NewReference(), Facts: f,
@@ -120,7 +127,9 @@ func (g *Gate) verdict(ctx context.Context, s *state, o *scan.Object) (v scan.Ve
 		return scan.IncompleteVerdict(scan.EngineError, "an object without a body was to be judged"), false
 	}
 	v, cached = g.remembered(ctx, s, o)
-	if o.Known.Outcome != scan.Unscanned {
+	if o.Known.Reason == scan.TooLarge && v.Reason == scan.Undecodable {
+		v = o.Known // an archive of which the end is missing
+	} else if o.Known.Outcome != scan.Unscanned {
 		v = v.Merge(o.Known)
 	}
 	return v, cached

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"path"
@@ -27,51 +28,99 @@ type Intake struct {
 // room, not decodable) is noted in the object's Known verdict, so that Judge decides about it; what r still had is then
 // unread.
 func (g *Gate) Take(r io.Reader, in Intake) (*scan.Object, error) {
+	o, _, err := g.take(r, in, false)
+	return o, err
+}
+
+// TakeBeyond is Take for an object that may go on however large it is (see Passes). Where it is too large, its Known verdict says
+// so, its Body is what was taken of it, and rest, which the caller closes, reads what follows, decoded; nobody looks at that. For
+// all others rest is nil.
+func (g *Gate) TakeBeyond(r io.Reader, in Intake) (o *scan.Object, rest io.ReadCloser, err error) {
+	return g.take(r, in, true)
+}
+
+func (g *Gate) take(r io.Reader, in Intake, beyond bool) (*scan.Object, io.ReadCloser, error) {
 	start := time.Now()
 	o := &scan.Object{Name: objectName(in.Name), Type: in.Type}
 	src := &source{r: r}
-	err := g.fill(o, src, in)
+	rest, err := g.fill(o, src, in, beyond)
 	o.Took = time.Since(start)
 	if src.err != nil {
 		// What the decoder made of a broken stream does not matter.
+		if rest != nil {
+			_ = rest.Close() // gives memory back
+		}
 		closeBody(o)
-		return nil, src.err
+		return nil, nil, src.err
 	}
 	if err != nil {
 		o.Known = intakeVerdict(err)
 	}
-	return o, nil
+	return o, rest, nil
 }
 
-func (g *Gate) fill(o *scan.Object, src io.Reader, in Intake) error {
+// MaxObject returns how many bytes of one object are taken at most.
+func (g *Gate) MaxObject() int64 { return int64(g.opt.Pool.Config().MaxObject) }
+
+func (g *Gate) fill(o *scan.Object, src io.Reader, in Intake, beyond bool) (io.ReadCloser, error) {
 	limit := in.Limit
 	if limit <= 0 {
-		limit = int64(g.opt.Pool.Config().MaxObject)
+		limit = g.MaxObject()
 	}
 	w := g.opt.Pool.NewLimited(limit)
 	defer w.Discard()
-	r := src
+	r := io.NopCloser(src)
 	if len(in.Encodings) == 0 {
 		w.Expect(in.Size)
 	} else {
 		d, err := unpack.NewDecoder(src, in.Encodings, g.opt.Limits)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		defer d.Close() // a decoder's Close gives memory back; the content's errors came from Read
 		r = d
 	}
+	b, rest, err := pour(w, r, beyond)
+	o.Body = b
+	if rest == nil {
+		_ = r.Close() // a decoder's Close gives memory back; the content's errors came from Read
+	}
+	return rest, err
+}
+
+// pour reads r into w, and returns what came of it. Where beyond is true and w does not take all, rest has what follows.
+func pour(w *spool.Writer, r io.ReadCloser, beyond bool) (b *spool.Blob, rest io.ReadCloser, err error) {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
-	if _, err := io.CopyBuffer(onlyWriter{w}, onlyReader{r}, *buf); err != nil {
-		return err
+	out := &refusing{Writer: w}
+	if _, err = io.CopyBuffer(out, onlyReader{r}, *buf); err == nil {
+		b, err = w.Seal()
+		return b, nil, err
 	}
-	b, err := w.Seal()
+	if !beyond || !errors.Is(err, spool.ErrTooLarge) {
+		return nil, nil, err
+	}
+	b, partErr := w.Part()
+	if partErr != nil {
+		return nil, nil, partErr
+	}
+	return b, struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(bytes.Clone(out.refused)), r), r}, err
+}
+
+// refusing remembers what a Writer did not take.
+type refusing struct {
+	io.Writer
+	refused []byte // until the buffer that it lies in is used again
+}
+
+func (w *refusing) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
 	if err != nil {
-		return err
+		w.refused = p[n:]
 	}
-	o.Body = b
-	return nil
+	return n, err
 }
 
 // source remembers whether the sender broke off: a decoder's error alone does not tell.
@@ -88,11 +137,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// onlyReader and onlyWriter keep io.CopyBuffer from ways around the buffer.
-type (
-	onlyReader struct{ io.Reader }
-	onlyWriter struct{ io.Writer }
-)
+// onlyReader keeps io.CopyBuffer from ways around the buffer.
+type onlyReader struct{ io.Reader }
 
 func intakeVerdict(err error) scan.Verdict {
 	var u *unpack.Error

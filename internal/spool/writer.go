@@ -168,6 +168,14 @@ func (w *Writer) Seal() (*Blob, error) {
 	return b, nil
 }
 
+// Part ends the writing like Seal, after a Write that failed with ErrTooLarge too: the object then is what was written before.
+func (w *Writer) Part() (*Blob, error) {
+	if errors.Is(w.err, ErrTooLarge) {
+		w.err = nil
+	}
+	return w.Seal()
+}
+
 // Discard ends the writing and gives the room back. After Seal it does nothing.
 func (w *Writer) Discard() {
 	if w.file != nil {

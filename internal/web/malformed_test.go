@@ -15,7 +15,6 @@ import (
 
 	"lazaret/internal/audit"
 	"lazaret/internal/notice"
-	"lazaret/internal/policy"
 	"lazaret/internal/scan"
 )
 
@@ -315,13 +314,6 @@ func TestTooLarge(t *testing.T) {
 	// A client that waits for 100 hears at once that it need not send.
 	c := r.dial().send("PUT " + o.URL + "/ HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\nExpect: 100-continue\r\n\r\n")
 	resp, body := c.response("PUT")
-	wantPage(t, resp, body, 403, notice.NotScanned)
-}
-
-func TestPolicyPassesWhatCouldNotBeHeld(t *testing.T) {
-	r := newRig(t, func(p *plan) { p.web.MaxBody = 1000; p.policy.TooLarge = policy.Pass })
-	o := r.origin(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(seq(2000)) })
-	resp, body := get(t, r.client(), o.URL)
 	wantPage(t, resp, body, 403, notice.NotScanned)
 }
 

@@ -177,7 +177,7 @@ func (o *origin) roundTrip(out *http.Request) (*http.Response, error) {
 		switch {
 		case out.Context().Err() != nil || !reused || answered.Load() || attempt > 1:
 			return nil, err
-		case wrote.Load() && !idempotent(out.Method) && !refusedUnseen(err):
+		case wrote.Load() && (!idempotent(out.Method) || once(out)) && !refusedUnseen(err):
 			return nil, errors.Join(errAbort, err)
 		}
 		if out.GetBody != nil {
@@ -195,6 +195,11 @@ func idempotent(method string) bool {
 		return true
 	}
 	return false
+}
+
+// once says whether a request's content can be sent only once: it is not held.
+func once(out *http.Request) bool {
+	return out.Body != nil && out.Body != http.NoBody && out.GetBody == nil
 }
 
 // streamError is shaped like the error of net/http's HTTP/2 for one stream, which errors.As converts to any such type.

@@ -55,14 +55,19 @@ func (x *exchange) forward() {
 			x.r.Body = readCloser{x.s.opt.Gate.Stream(ctx, f, "grpc", "gRPC", x.r.Body), x.r.Body}
 		}
 	} else {
-		body, ok := x.takeUpload()
+		body, more, ok := x.takeUpload()
 		if !ok {
 			return
 		}
 		if body != nil {
 			defer body.Body.Close() //nolint:errcheck // room is given back; nothing is lost with it
-			call.upload = body
 		}
+		if more != nil {
+			defer more.close()
+			x.sendBeyond(ctx, call, body, more)
+			return
+		}
+		call.upload = body
 	}
 	x.fromStore(ctx, call)
 }
@@ -100,44 +105,48 @@ type call struct {
 }
 
 // takeUpload takes the request's content in and has it judged; ok is false where the request has been answered because of
-// it. Content goes to the origin byte for byte, as signatures and checksums may cover it.
-func (x *exchange) takeUpload() (o *scan.Object, ok bool) {
+// it. More is what follows where it is larger than what is taken and passes all the same. Content goes to the origin byte for byte, as signatures and checksums may cover it.
+func (x *exchange) takeUpload() (o *scan.Object, more *beyond, ok bool) {
 	if x.r.Body == nil || x.r.Body == http.NoBody || x.r.ContentLength == 0 {
-		return nil, true
+		return nil, nil, true
 	}
 	facts := x.facts
 	facts.Direction, facts.Type = policy.Upload, mediaType(x.r.Header)
 	codings, err := contentCodings(x.r.Header)
 	if err != nil {
 		x.refuse(notice.BadRequest, "the request's Content-Encoding is malformed", err.Error())
-		return nil, false
+		return nil, nil, false
 	}
-	in := gate.Intake{Name: path.Base(x.r.URL.Path), Type: x.r.Header.Get("Content-Type"), Limit: x.set.bodyLimit(), Size: x.r.ContentLength}
-	if in.Limit > 0 && x.r.ContentLength > in.Limit {
+	in := gate.Intake{Name: path.Base(x.r.URL.Path), Type: x.r.Header.Get("Content-Type"), Limit: x.limit(), Size: x.r.ContentLength}
+	if x.r.ContentLength > in.Limit && !x.passesBeyond(facts, in) {
 		x.judgeTooLarge(facts, in, x.r.ContentLength) // before a client that waits for 100 sends it
-		return nil, false
+		return nil, nil, false
 	}
-	if o, err = x.readUpload(in); err != nil {
+	if o, more, err = x.readUpload(facts, in); err != nil {
 		x.uploadBroke(err)
-		return nil, false
+		return nil, nil, false
 	}
 	if o.Body != nil && o.Body.Size() == 0 && len(x.r.Trailer) == 0 {
 		_ = o.Body.Close() // empty: there is no room to give back
-		return nil, true
+		return nil, nil, true
+	}
+	if more != nil {
+		codings = nil // the end is missing
 	}
 	if !x.judgedBothWays(facts, o, in, codings) {
+		more.close()
 		if o.Body != nil {
 			_ = o.Body.Close() // the room is given back; what was refused is not needed any more
 		}
-		return nil, false
+		return nil, nil, false
 	}
-	return o, true
+	return o, more, true
 }
 
 // judgeTooLarge has policy decide about content that says itself that it is larger than what is taken, and answers the
-// request. Nothing of it is delivered: there is no way to hold it.
+// request. Nothing of it is delivered.
 func (x *exchange) judgeTooLarge(facts policy.Facts, in gate.Intake, length int64) {
-	o := &scan.Object{Name: in.Name, Type: in.Type, Known: scan.IncompleteVerdict(scan.TooLarge, "%d bytes where max_body is %d", length, in.Limit)}
+	o := &scan.Object{Name: in.Name, Type: in.Type, Known: scan.IncompleteVerdict(scan.TooLarge, "%d bytes where %d are taken at most (web.max_body, spool.max_object)", length, in.Limit)}
 	if x.judged(facts, o) {
 		x.notHeld()
 	}
@@ -149,20 +158,21 @@ func (x *exchange) notHeld() {
 }
 
 // readUpload takes the request's content in, as long as it comes along.
-func (x *exchange) readUpload(in gate.Intake) (*scan.Object, error) {
+func (x *exchange) readUpload(f policy.Facts, in gate.Intake) (*scan.Object, *beyond, error) {
 	rc := http.NewResponseController(x.w)
 	dog := newWatchdog(x.set.pacing, func(error) {
 		// Without deadlines the read goes on until the connection ends.
 		_ = rc.SetReadDeadline(longAgo)
 	})
-	o, err := x.s.opt.Gate.Take(watchedReader{x.r.Body, dog}, in)
+	o, more, err := x.takeBeyond(f, &watchedReader{x.r.Body, dog}, in)
 	if slow := dog.stop(); slow != nil {
 		err = slow
+		more.close()
 		if o != nil && o.Body != nil {
 			_ = o.Body.Close() // the end came too late to count
 		}
 	}
-	return o, err
+	return o, more, err
 }
 
 // judgedBothWays has content judged as it came, and decoded where it is encoded, because it goes on encoded. It answers

@@ -159,8 +159,8 @@ func (c *call) prepareHead(resp *http.Response, h http.Header) {
 // held takes the content in, has it judged and delivers it: decoded, or, where the client did not ask for the coding that
 // the origin chose, as it came. Such a client stores what it gets, and compares it with a checksum.
 func (c *call) held(ctx context.Context, resp *http.Response, codings []string) {
-	in := gate.Intake{Name: objectName(c.r, resp), Type: resp.Header.Get("Content-Type"), Limit: c.set.bodyLimit(), Size: resp.ContentLength}
-	if in.Limit > 0 && len(codings) == 0 && resp.ContentLength > in.Limit {
+	in := gate.Intake{Name: objectName(c.r, resp), Type: resp.Header.Get("Content-Type"), Limit: c.limit(), Size: resp.ContentLength}
+	if len(codings) == 0 && resp.ContentLength > in.Limit && !c.passesBeyond(c.facts, in) {
 		c.judgeTooLarge(c.facts, in, resp.ContentLength)
 		return
 	}
@@ -168,7 +168,8 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 	if decode {
 		in.Encodings = codings
 	}
-	o, err := c.take(resp.Body, in)
+	o, more, err := c.take(resp.Body, in)
+	defer more.close()
 	if o != nil && o.Body != nil {
 		defer o.Body.Close() //nolint:errcheck // room is given back; nothing is lost with it
 	}
@@ -185,6 +186,12 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 		}
 		delete(h, "Content-Encoding")
 	}
+	if more != nil {
+		if delete(h, "Content-Length"); c.judged(c.facts, o) {
+			c.deliverBeyond(resp, h, o, more, len(in.Encodings) > 0)
+		}
+		return
+	}
 	if !c.judgedBothWays(c.facts, o, in, codings) {
 		return
 	}
@@ -194,17 +201,17 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 }
 
 // take takes the answer's content in, as long as it comes along.
-func (c *call) take(body io.Reader, in gate.Intake) (*scan.Object, error) {
+func (c *call) take(body io.Reader, in gate.Intake) (*scan.Object, *beyond, error) {
 	dog := newWatchdog(c.set.pacing, func(err error) { c.cancel(err) })
-	r := watchedReader{body, dog}
-	o, err := c.s.opt.Gate.Take(r, in)
-	if err == nil && o.Body != nil {
+	r := &watchedReader{body, dog}
+	o, more, err := c.takeBeyond(c.facts, r, in)
+	if err == nil && o.Body != nil && more == nil {
 		err = rest(r)
 	}
 	if slow := dog.stop(); slow != nil {
 		err = slow
 	}
-	return o, err
+	return o, more, err
 }
 
 // rest reads what a decoder has left of the content: the end of the last chunk and the trailers come after it.
