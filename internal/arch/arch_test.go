@@ -39,7 +39,7 @@ var allowed = map[string][]string{
 	"p3scan":           {},
 	"gate":             {"spool", "unpack", "content", "mail/message", "scan", "filetype", "policy", "notice", "audit"},
 	"web/websocket":    {},
-	"web":              {"web/websocket", "gate", "intercept", "relay", "egress", "listen", "spool", "unpack", "notice", "policy", "scan"},
+	"web":              {"web/websocket", "gate", "intercept", "relay", "egress", "listen", "spool", "unpack", "filetype", "notice", "policy", "scan"},
 	"mail/pop3":        {"gate", "intercept", "relay", "egress", "listen", "spool", "notice", "policy", "scan"},
 	"admin":            {"audit", "notice", "policy", "scan"},
 	"config":           {"*"},

@@ -38,6 +38,12 @@ func (g *Gate) Stream(ctx context.Context, f policy.Facts, kind, why string, r i
 	return &stream{g: g, ctx: ctx, f: f, kind: kind, r: r}
 }
 
+// Beginning is Stream for the beginning of an object that is being taken in, of which a little goes to a client that waits
+// for the rest. A piece passes only when it is clean by itself. Nothing is recorded: the object will be judged, and that is.
+func (g *Gate) Beginning(ctx context.Context, f policy.Facts, r io.Reader) io.Reader {
+	return &stream{g: g, ctx: ctx, f: f, r: r, beginning: true}
+}
+
 type stream struct {
 	g    *Gate
 	ctx  context.Context
@@ -46,6 +52,8 @@ type stream struct {
 	r    io.Reader
 	past []byte
 	err  error
+
+	beginning bool // of an object that is judged as a whole, too
 }
 
 // Read implements io.Reader.
@@ -77,6 +85,12 @@ func (s *stream) judge() error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.g.cfg.Timeout.Std())
 	defer cancel()
 	v := s.verdict(ctx, st)
+	if s.beginning {
+		if v.Outcome == scan.Clean {
+			return nil
+		}
+		return &Stopped{Notice: notice.Notice{Kind: kindOf(policy.Decision{}, v), Time: start, Facts: s.f, Verdict: v}}
+	}
 	d := st.policy.Decide(s.f, v)
 	d.Quarantine = false // a window is no original
 	if d.Action == policy.Pass {

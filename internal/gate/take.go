@@ -20,6 +20,16 @@ type Intake struct {
 	Encodings []string // content codings in the order in which they were applied (RFC 9110, 8.4)
 	Limit     int64    // more bytes than this are not taken; 0: the spool's limit
 	Size      int64    // how many bytes are announced, as they come; 0 or less: not known
+	// Growing, where it is not nil, is called before anything is read, with what shows the object while it grows. Nothing that
+	// is read there has been judged: see Beginning.
+	Growing func(p Partial)
+}
+
+// Partial is an object that is being taken in. It is safe for use by many goroutines, and of no more use when the object has
+// been closed.
+type Partial interface {
+	io.ReaderAt  // of what has come, decoded
+	Size() int64 // how much has come, decoded
 }
 
 // Take reads r to its end into the spool, decoded, and returns the object, whose Body the caller closes when it is not nil.
@@ -69,6 +79,9 @@ func (g *Gate) fill(o *scan.Object, src io.Reader, in Intake, beyond bool) (io.R
 	}
 	w := g.opt.Pool.NewLimited(limit)
 	defer w.Discard()
+	if in.Growing != nil {
+		in.Growing(w)
+	}
 	r := io.NopCloser(src)
 	if len(in.Encodings) == 0 {
 		w.Expect(in.Size)

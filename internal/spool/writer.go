@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"os"
+	"sync"
 	"syscall"
 )
 
@@ -13,8 +15,10 @@ import (
 // rarely.
 const diskStep = 4 << 20
 
-// Writer collects one object. It is used by one goroutine, and ended by Seal or Discard.
+// Writer collects one object. It is used by one goroutine, and ended by Seal or Discard; Size and ReadAt alone may be called by
+// others meanwhile.
 type Writer struct {
+	mu       sync.Mutex // what follows is changed under it
 	pool     *Pool
 	limit    int64
 	mem      []byte
@@ -24,6 +28,7 @@ type Writer struct {
 	size     int64
 	sum      hash.Hash
 	err      error
+	blob     *Blob // what Seal has made of it
 }
 
 // New returns a Writer for one object, limited by the pool's max_object.
@@ -36,6 +41,8 @@ func (p *Pool) NewLimited(limit int64) *Writer {
 
 // Expect says that about n bytes will come, so that memory for them is taken once. It promises nothing.
 func (w *Writer) Expect(n int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.file == nil && w.err == nil && n > int64(cap(w.mem)) && n <= int64(w.pool.cfg.Memory) && len(w.mem) == 0 {
 		w.reserve(int(n))
 	}
@@ -51,17 +58,52 @@ func (w *Writer) Write(b []byte) (int, error) {
 		w.err = ErrTooLarge
 		return 0, w.err
 	}
+	w.sum.Write(b)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err := w.store(b); err != nil {
 		w.err = err
 		return 0, err
 	}
-	w.sum.Write(b)
 	w.size += int64(len(b))
 	return len(b), nil
 }
 
 // Size returns how many bytes were written.
-func (w *Writer) Size() int64 { return w.size }
+func (w *Writer) Size() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.size
+}
+
+// ReadAt reads what was written so far (io.ReaderAt); the end of that is io.EOF. It goes on after Seal as long as the object
+// has not been closed; after that, and after Discard, there is an error.
+func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
+	w.mu.Lock()
+	mem, file, size, blob := w.mem, w.file, w.size, w.blob
+	w.mu.Unlock()
+	switch {
+	case blob != nil:
+		return blob.ReadAt(p, off)
+	case mem == nil && file == nil && size > 0:
+		return 0, ErrClosed
+	case off < 0 || off >= size:
+		return 0, io.EOF
+	}
+	short := int64(len(p)) > size-off
+	if short {
+		p = p[:size-off]
+	}
+	if file == nil {
+		copy(p, mem[off:size])
+	} else if n, err := file.ReadAt(p, off); err != nil {
+		return n, err
+	}
+	if short {
+		return len(p), io.EOF
+	}
+	return len(p), nil
+}
 
 func (w *Writer) store(b []byte) error {
 	if w.file == nil {
@@ -156,6 +198,8 @@ func (w *Writer) Seal() (*Blob, error) {
 		w.Discard()
 		return nil, err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.err = ErrClosed
 	if excess := w.onDisk - w.size; w.file != nil && excess > 0 {
 		w.pool.disk.Add(-excess)
@@ -164,7 +208,7 @@ func (w *Writer) Seal() (*Blob, error) {
 	b := &Blob{pool: w.pool, mem: w.mem, reserved: w.reserved, file: w.file, onDisk: w.onDisk, size: w.size}
 	w.sum.Sum(b.sum[:0])
 	b.refs.Store(1)
-	w.mem, w.file = nil, nil
+	w.mem, w.file, w.blob = nil, nil, b
 	return b, nil
 }
 
@@ -178,6 +222,8 @@ func (w *Writer) Part() (*Blob, error) {
 
 // Discard ends the writing and gives the room back. After Seal it does nothing.
 func (w *Writer) Discard() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.file != nil {
 		// The file is unlinked and read by nobody: a failed close loses nothing.
 		_ = w.file.Close()

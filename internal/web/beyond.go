@@ -68,7 +68,10 @@ func (c *call) deliverBeyond(resp *http.Response, h http.Header, o *scan.Object,
 	if !encoded && resp.ContentLength >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
 	}
-	c.deliverHead(resp, h)
+	part := c.goOn(o)
+	if !c.head {
+		c.deliverHead(resp, h)
+	}
 	dog := newWatchdog(c.set.pacing, func(err error) { c.cancel(err) })
 	defer dog.stop() //nolint:errcheck // whatever ended it, the client sees the end
 	more.watched.dog = dog
@@ -76,7 +79,7 @@ func (c *call) deliverBeyond(resp *http.Response, h http.Header, o *scan.Object,
 	buf := sendBuffers.Get().(*[]byte)
 	defer sendBuffers.Put(buf)
 	// What the client takes is progress, too: the site waits meanwhile.
-	_, err := io.CopyBuffer(onlyWriter{watchedWriter{out, dog}}, io.MultiReader(o.Body.NewReader(), more.rest), *buf)
+	_, err := io.CopyBuffer(onlyWriter{watchedWriter{out, dog}}, io.MultiReader(part, more.rest), *buf)
 	if slow := stop(); slow != nil {
 		err = slow
 	}

@@ -24,6 +24,10 @@ type Config struct {
 	MaxHeader         units.Size     `toml:"max_header" doc:"the largest request head; a larger one is answered with 431"`
 	MaxResponseHeader units.Size     `toml:"max_response_header" doc:"the largest head of a site's answer"`
 	MaxBody           units.Size     `toml:"max_body" doc:"bodies above it are not taken, and policy.too_large decides; 0: the spool's limit"`
+	HoldSize          units.Size     `toml:"hold_size" doc:"bodies up to this size always wait for their verdict, so that a block is a page"`
+	HoldTime          units.Duration `toml:"hold_time" doc:"how long a client waits for the verdict about a larger one before it is given a sign of life: a trickle, or a browser the progress page"`
+	Trickle           units.Size     `toml:"trickle" doc:"bytes a second, of the beginning of a larger body and each piece judged by itself, that keep a waiting client from giving up; 0: nothing passes before the verdict, the head included"`
+	Keepback          units.Size     `toml:"keepback" doc:"how much of what has come is never trickled before the verdict; of the rest it is at most a sixteenth part"`
 	RangeCacheSize    units.Size     `toml:"range_cache_size" doc:"disk for objects that were scanned and may be asked for again by ranges (resumed downloads, videos, download managers); it counts towards spool.total_disk, and is given up when others need it; 0: none"`
 	RangeCacheTime    units.Duration `toml:"range_cache_time" doc:"how long such an object is kept after its last use"`
 	MaxStreams        int            `toml:"max_streams" doc:"requests that one HTTP/2 connection may have under way"`
@@ -50,6 +54,10 @@ func Default() Config {
 		ConnectPorts:         PortRanges{Port(443), Port(8443)},
 		MaxHeader:            64 * units.KiB,
 		MaxResponseHeader:    256 * units.KiB,
+		HoldSize:             units.MiB,
+		HoldTime:             units.Duration(2 * time.Second),
+		Trickle:              units.KiB,
+		Keepback:             256 * units.KiB,
 		RangeCacheSize:       8 * units.GiB,
 		RangeCacheTime:       units.Duration(10 * time.Minute),
 		MaxStreams:           128,
@@ -86,6 +94,14 @@ func (c Config) Validate() error {
 	if c.MaxBody < 0 {
 		errs = append(errs, errors.New("max_body: must not be negative; write 0 for the spool's limit"))
 	}
+	for _, n := range []struct {
+		key   string
+		value units.Size
+	}{{"hold_size", c.HoldSize}, {"trickle", c.Trickle}, {"keepback", c.Keepback}} {
+		if n.value < 0 {
+			errs = append(errs, fmt.Errorf("%s: must not be negative; write 0 for none", n.key))
+		}
+	}
 	if c.RangeCacheSize < 0 {
 		errs = append(errs, errors.New("range_cache_size: must not be negative; write 0 to keep nothing"))
 	}
@@ -114,6 +130,7 @@ func (c Config) Validate() error {
 		{"reply_timeout", c.ReplyTimeout},
 		{"stall_timeout", c.StallTimeout},
 		{"stream_timeout", c.StreamTimeout},
+		{"hold_time", c.HoldTime},
 		{"range_cache_time", c.RangeCacheTime},
 	} {
 		if d.value <= 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -27,6 +28,7 @@ type exchange struct {
 	head   bool // the answer's head has been sent
 
 	leaveTurn func() // gives back the place among the client's requests
+	hold      *hold  // what the client gets while it waits; nil: nothing
 }
 
 // newExchange returns an exchange whose facts name the client, so that a refusal can be recorded.
@@ -47,6 +49,7 @@ func (x *exchange) begin() (end func()) {
 	return func() {
 		defer x.c.active.Add(-1)
 		p := recover()
+		x.hold.end()
 		if p == nil {
 			return
 		}
@@ -56,7 +59,7 @@ func (x *exchange) begin() (end func()) {
 		n := x.s.opt.Gate.Refuse(x.facts, notice.Internal, "", fmt.Sprintf("panic: %v", p))
 		x.s.opt.Log.Error("a request made the proxy panic", "reference", n.Reference, "panic", p, "stack", string(debug.Stack()))
 		if x.head {
-			panic(http.ErrAbortHandler)
+			x.abort()
 		}
 		x.w.Header().Set("Connection", "close")
 		x.page(n)
@@ -81,8 +84,9 @@ func (x *exchange) refuse(kind notice.Kind, fault, detail string) {
 // page answers with a notice. What had been put into the header for another answer must not be there any more, but for
 // Connection and Proxy-Authenticate.
 func (x *exchange) page(n notice.Notice) {
-	if x.head {
-		panic(http.ErrAbortHandler)
+	if x.hold.end(); x.head {
+		x.s.stopped.remember(x, n)
+		x.abort()
 	}
 	resp := x.s.opt.Pages.Respond(x.r.Header.Get("Accept"), x.r.Header.Get("Accept-Language"), n)
 	h := x.w.Header()
@@ -112,7 +116,24 @@ func (x *exchange) sendHead(status int) {
 
 // abort ends the client's connection (HTTP/1.1) or stream (HTTP/2) without a proper end, so that nobody takes what came
 // for the whole.
-func (x *exchange) abort() { panic(http.ErrAbortHandler) }
+func (x *exchange) abort() {
+	if x.hold.end(); x.hold != nil && x.head && x.r.ProtoMajor == 1 {
+		reset(x.c.conn)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// reset ends the TCP connection below c by RST: a client that takes the end of the connection for the end of the content (RFC
+// 9112, 6.3) sees an error.
+func reset(c net.Conn) {
+	if w, ok := c.(*watchedConn); ok {
+		c = w.Conn
+	}
+	if t := tcpBelow(c); t != nil {
+		_ = t.SetLinger(0) // it fails where the connection has ended already
+		_ = t.Close()      // as above
+	}
+}
 
 // context returns the context of the exchange's work, which ends with the client's request.
 func (x *exchange) context() (context.Context, context.CancelCauseFunc) {

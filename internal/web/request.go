@@ -32,6 +32,11 @@ func (x *exchange) forward() {
 		x.refuse(notice.BadRequest, err.Error(), "")
 		return
 	}
+	if n, ok := x.s.stopped.recall(x); ok {
+		x.s.opt.Gate.Refuse(x.facts, n.Kind, "", "aborted a while ago, see reference "+n.Reference)
+		x.page(n)
+		return
+	}
 	if !x.takeTurn() {
 		return
 	}
@@ -97,7 +102,8 @@ type call struct {
 	upgrade string       // the protocol that the client wants to switch to
 	// extensions are what it is offered of a WebSocket's.
 	extensions string
-	marked     bool // a condition of the request named a validator that we had marked
+	asked      time.Time // when the request was sent
+	marked     bool      // a condition of the request named a validator that we had marked
 
 	known     *stored           // what is kept of the object, which the origin is asked about
 	brought   func(worked bool) // tells those who wait for this request's object; nil: nobody does
@@ -253,6 +259,7 @@ func (x *exchange) roundTrip(ctx context.Context, c *call) {
 	if c.stream {
 		reply.Stop() // both sides talk as they please
 	}
+	c.asked = time.Now()
 	out := c.outgoing(ctx, reply)
 	resp, err := x.origin.roundTrip(out)
 	hints.end()

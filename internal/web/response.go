@@ -168,6 +168,7 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 	if decode {
 		in.Encodings = codings
 	}
+	c.startHold(ctx, resp, &in, codings, decode)
 	o, more, err := c.take(resp.Body, in)
 	defer more.close()
 	if o != nil && o.Body != nil {
@@ -256,6 +257,10 @@ func (c *call) brokeOff(ctx context.Context, err error) {
 // deliver sends what was judged.
 func (c *call) deliver(resp *http.Response, h http.Header, o *scan.Object) {
 	trailer := passTrailers(resp.Trailer)
+	if c.hold.end(); c.head {
+		c.deliverRest(o, trailer)
+		return
+	}
 	if c.r.ProtoAtLeast(1, 1) && len(trailer) > 0 {
 		announce(h, trailer)
 	} else {

@@ -76,6 +76,7 @@ type Server struct {
 	limits    *limiter
 	turns     *turns
 	store     *store
+	stopped   *stopped
 	parkAfter time.Duration
 
 	ctx    context.Context // ends when nothing may go on any more
@@ -95,6 +96,7 @@ type Server struct {
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
 		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
+		stopped:   newStopped(),
 		parkAfter: parkAfter,
 	}
 	if err := s.Use(cfg); err != nil {
@@ -167,6 +169,7 @@ func (s *Server) Use(cfg Config) error {
 	}
 	s.settings.Store(next)
 	s.limits.set(cfg.MaxConnections, cfg.MaxConnectionsClient)
+	s.stopped.forget() // what was a reason may be none any more
 	s.store.limit(int64(cfg.RangeCacheSize), cfg.RangeCacheTime.Std())
 	return nil
 }
