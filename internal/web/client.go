@@ -143,9 +143,9 @@ func (c *client) close() {
 }
 
 // originGone mirrors the end of an idle origin connection: the client's ends too. While a request is under way, that one
-// finds out by itself.
+// finds out by itself; and it is under way until net/http has sent the end of the answer, which comes after the exchange's own.
 func (c *client) originGone() {
-	if c.active.Load() == 0 {
+	if c.active.Load() == 0 && c.reading.Load() {
 		go c.conn.Close() //nolint:errcheck // closing TLS may wait for the other side; there is nobody to tell
 	}
 }
