@@ -37,7 +37,7 @@ var allowed = map[string][]string{
 	"audit":            {"policy", "scan"},
 	"quarantine":       {"policy", "scan"},
 	"p3scan":           {},
-	"gate":             {"spool", "unpack", "content", "mail/message", "scan", "filetype", "policy", "notice", "audit"},
+	"gate":             {"spool", "unpack", "content", "mail/message", "mail/attachment", "scan", "filetype", "policy", "notice", "audit"},
 	"web/websocket":    {},
 	"web":              {"web/websocket", "gate", "intercept", "relay", "egress", "listen", "spool", "unpack", "filetype", "notice", "policy", "scan"},
 	"mail/pop3":        {"gate", "intercept", "relay", "egress", "listen", "spool", "notice", "policy", "scan"},

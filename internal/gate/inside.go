@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"runtime/debug"
@@ -9,6 +10,7 @@ import (
 	"sync"
 
 	"lazaret/internal/content"
+	"lazaret/internal/mail/attachment"
 	"lazaret/internal/mail/message"
 	"lazaret/internal/scan"
 	"lazaret/internal/unpack"
@@ -19,13 +21,13 @@ const maxReadings = 4
 
 var errEnough = errors.New("one finding is enough")
 
-// look asks the engines about o as it stands, about what archives in it hold, and about what a client could read out of it
-// besides.
-func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, depth int) scan.Verdict {
+// look asks the engines that which concerns about o as it stands, about what archives in it hold, and about what a client
+// could read out of it besides.
+func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, which scan.Part, depth int) scan.Verdict {
 	if depth == 0 && isMail(o) {
 		return g.lookAtMail(ctx, s, o)
 	}
-	v := s.engines.Scan(ctx, o, scan.Whole)
+	v := s.engines.Scan(ctx, o, which)
 	if v.Outcome == scan.Infected {
 		return v
 	}
@@ -84,21 +86,34 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, depth int
 	return found
 }
 
-// readings asks every engine about each other reading of o: no engine finds those by itself.
+// readings asks about each other reading of o every engine: none finds those by itself, but for what an ordinary mail has
+// attached.
 func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, depth int) scan.Verdict {
 	found := scan.CleanVerdict()
+	mail := isMail(o)
+	var attached map[[sha256.Size]byte]bool
+	if mail && depth == 0 && s.engines.ReadsMail() {
+		var err error
+		if attached, err = attachment.Plain(o.Body); err != nil {
+			return scan.IncompleteVerdict(scan.EngineError, "%s: %v", o.Path, err)
+		}
+	}
 	visit := func(p content.Part) error {
 		if depth >= maxReadings {
 			found = scan.IncompleteVerdict(scan.TooDeep, "%s: parts inside each other, more than %d deep", join(o.Path, p.Path), maxReadings)
 			return errEnough
 		}
 		part := &scan.Object{Body: p.Blob, Name: o.Name, Path: join(o.Path, p.Path), Type: p.Type}
-		found = found.Merge(located(g.look(ctx, s, part, depth+1), part.Path))
+		which := scan.Whole
+		if attached[p.Blob.SHA256()] {
+			which = scan.Attached
+		}
+		found = found.Merge(located(g.look(ctx, s, part, which, depth+1), part.Path))
 		return enough(found)
 	}
 	src := content.Source{Blob: o.Body, Type: o.Type}
 	problems := content.Find(ctx, g.opt.Pool, src, g.opt.Content, visit)
-	if isMail(o) {
+	if mail {
 		problems = append(problems, message.Find(ctx, g.opt.Pool, o.Body, g.opt.Content, visit)...)
 	}
 	for _, p := range problems {

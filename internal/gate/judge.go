@@ -146,5 +146,5 @@ func (g *Gate) examine(ctx context.Context, s *state, o *scan.Object) scan.Verdi
 	}
 	defer release()
 
-	return g.look(ctx, s, o, 0)
+	return g.look(ctx, s, o, scan.Whole, 0)
 }

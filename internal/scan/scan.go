@@ -157,6 +157,12 @@ type Overlooker interface {
 	Overlooks(o *Object) bool
 }
 
+// MailReader is implemented by scanners that decode the attachments of mails by themselves (ClamAV does).
+type MailReader interface {
+	// ReadsMail says whether it was seen to find what a mail has attached. It answers from memory, without waiting.
+	ReadsMail() bool
+}
+
 // Version says what a scanner would judge with now.
 type Version struct {
 	Engine     string    `json:"engine"`               // "ClamAV 1.4.3"

@@ -31,8 +31,9 @@ type Part uint8
 
 // The parts.
 const (
-	Whole Part = iota // the object as it came: every engine
-	Inner             // a member that the gate unpacked: engines that do not unpack by themselves, or would overlook it
+	Whole    Part = iota // the object as it came: every engine
+	Inner                // a member that the gate unpacked: engines that do not unpack by themselves, or would overlook it
+	Attached             // what a mail has attached, where every parser sees it: engines that do not decode mails, or would overlook it
 )
 
 // Scan asks every engine that which concerns, in parallel, and returns the merged verdict. When no engine is concerned it
@@ -40,12 +41,12 @@ const (
 func (s *Set) Scan(ctx context.Context, o *Object, which Part) Verdict {
 	var asked []Member
 	for _, m := range s.members {
-		if which == Whole || !unpacks(m.Scanner) || overlooks(m.Scanner, o) {
+		if which == Whole || !sees(m.Scanner, which) || overlooks(m.Scanner, o) {
 			asked = append(asked, m)
 		}
 	}
 	if len(asked) == 0 {
-		if which == Inner && len(s.members) > 0 {
+		if which != Whole && len(s.members) > 0 {
 			return CleanVerdict()
 		}
 		return IncompleteVerdict(Unavailable, "no scanner is in service")
@@ -108,6 +109,15 @@ func merge(asked []Member, verdicts []Verdict) Verdict {
 	return verdicts[0]
 }
 
+// sees says whether s has seen such a part when it looked at the whole.
+func sees(s Scanner, which Part) bool {
+	if which == Attached {
+		r, ok := s.(MailReader)
+		return ok && r.ReadsMail()
+	}
+	return unpacks(s)
+}
+
 func unpacks(s Scanner) bool {
 	u, ok := s.(Unpacker)
 	return ok && u.Unpacks()
@@ -116,6 +126,16 @@ func unpacks(s Scanner) bool {
 func overlooks(s Scanner, o *Object) bool {
 	l, ok := s.(Overlooker)
 	return ok && o != nil && o.Body != nil && l.Overlooks(o)
+}
+
+// ReadsMail says whether some engine decodes attachments by itself.
+func (s *Set) ReadsMail() bool {
+	for _, m := range s.members {
+		if sees(m.Scanner, Attached) {
+			return true
+		}
+	}
+	return false
 }
 
 // AllUnpack says whether every engine opens archives by itself.

@@ -88,19 +88,30 @@ func (s *Scanner) Name() string { return s.name }
 // over members beyond its limits in silence: it only counts as unpacking while every address that answers is known to
 // alert.
 func (s *Scanner) Unpacks() bool {
-	alerting := 0
+	return s.every(func(l *limits) bool { return l.alert.Load() == yes })
+}
+
+// ReadsMail implements scan.MailReader: whether every clamd in use was seen to find what is attached to a mail, which not
+// every one is told to (ScanMail), and to alert where it does not look.
+func (s *Scanner) ReadsMail() bool {
+	return s.every(func(l *limits) bool { return l.alert.Load() == yes && l.mail.Load() == yes })
+}
+
+// every says whether has is true of some clamd, and of every one that answers.
+func (s *Scanner) every(has func(*limits) bool) bool {
+	having := 0
 	for _, p := range s.peers {
 		p.mu.Lock()
 		up, l := p.up, p.limits
 		p.mu.Unlock()
 		switch {
-		case l.alert.Load() == yes:
-			alerting++
+		case has(l):
+			having++
 		case up:
 			return false
 		}
 	}
-	return alerting > 0
+	return having > 0
 }
 
 // Overlooks implements scan.Overlooker: whether clamd, which opens archives by itself, could pass over o inside one in

@@ -36,6 +36,7 @@ type limits struct {
 	of    identity
 	turn  chan struct{} // held while something is found out
 	alert atomic.Uint32 // an answer: whether what exceeds the limits is reported
+	mail  atomic.Uint32 // an answer: whether what is attached to a mail is found
 	file  bound
 	html  bound
 }
@@ -77,29 +78,49 @@ func (l *limits) known() Limits {
 
 // alerts says whether the clamd of s reports what exceeds its limits. It asks once.
 func (l *limits) alerts(ctx context.Context, p *peer, s *session) (bool, error) {
-	if known := l.alert.Load(); known != unasked {
+	return l.once(ctx, p, s, &l.alert, deepZip(), func(r reply) bool {
+		if r.kind == replyFound && strings.HasPrefix(r.text, limitPrefix) {
+			return true
+		}
+		p.log.Warn("clamd says OK to what exceeds its limits, so the sizes that it reads are found out by trying; better set AlertExceedsMax to yes in clamd.conf")
+		return false
+	})
+}
+
+// readsMail says whether the clamd of s finds what is attached to a mail. It asks once.
+func (l *limits) readsMail(ctx context.Context, p *peer, s *session) (bool, error) {
+	return l.once(ctx, p, s, &l.mail, attached(), func(r reply) bool {
+		if r.kind == replyFound && limitReason(r.text) == scan.NoReason {
+			return true
+		}
+		p.log.Warn("clamd does not find what is attached to a mail, so it is asked about each attachment; better set ScanMail to yes in clamd.conf")
+		return false
+	})
+}
+
+// once asks the clamd of s about probe, unless that was done before, and keeps what says makes of the reply.
+func (l *limits) once(ctx context.Context, p *peer, s *session, kept *atomic.Uint32, probe []byte, says func(reply) bool) (bool, error) {
+	if known := kept.Load(); known != unasked {
 		return known == yes, nil
 	}
 	if err := l.enter(ctx); err != nil {
 		return false, err
 	}
 	defer l.leave()
-	if known := l.alert.Load(); known != unasked {
+	if known := kept.Load(); known != unasked {
 		return known == yes, nil
 	}
-	b := deepZip()
-	r, err := p.ask(ctx, s, padded{head: b, size: int64(len(b))})
+	r, err := p.ask(ctx, s, padded{head: probe, size: int64(len(probe))})
 	switch {
 	case err != nil:
 		return false, err
 	case r.kind == replyError:
 		return false, probeError(r)
-	case r.kind == replyFound && strings.HasPrefix(r.text, limitPrefix):
-		l.alert.Store(yes)
+	case says(r):
+		kept.Store(yes)
 		return true, nil
 	}
-	l.alert.Store(no)
-	p.log.Warn("clamd says OK to what exceeds its limits, so the sizes that it reads are found out by trying; better set AlertExceedsMax to yes in clamd.conf")
+	kept.Store(no)
 	return false, nil
 }
 

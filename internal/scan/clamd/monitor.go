@@ -44,7 +44,7 @@ func (p *peer) follow(ctx context.Context, s *session) error {
 	}
 }
 
-// refresh asks for VERSION, and once for each clamd whether it alerts.
+// refresh asks for VERSION, and once for each clamd whether it alerts, and whether it reads mails.
 func (p *peer) refresh(ctx context.Context, s *session) error {
 	v, err := p.askVersion(ctx, s)
 	if err != nil {
@@ -57,11 +57,16 @@ func (p *peer) refresh(ctx context.Context, s *session) error {
 	// This is a scan, which a busy clamd has wait for others; VERSION it answers at once.
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout.Std())
 	defer cancel()
-	_, err = p.limitsOf(s).alerts(ctx, p, s)
-	if errors.Is(err, errNoFile) && p.reopen(ctx, s) == nil {
-		_, err = p.limitsOf(s).alerts(ctx, p, s)
+	for _, ask := range []func(*limits, context.Context, *peer, *session) (bool, error){(*limits).alerts, (*limits).readsMail} {
+		_, err = ask(p.limitsOf(s), ctx, p, s)
+		if errors.Is(err, errNoFile) && p.reopen(ctx, s) == nil {
+			_, err = ask(p.limitsOf(s), ctx, p, s)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func (p *peer) askVersion(ctx context.Context, s *session) (scan.Version, error) {

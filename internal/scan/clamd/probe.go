@@ -113,6 +113,13 @@ var (
 		return []byte(`<html><body><img src="data:application/octet-stream;base64,` +
 			base64.StdEncoding.EncodeToString(scan.EICAR()) + `"></body></html>`)
 	})
+	// attached is a mail that has EICAR attached, in base64.
+	attached = sync.OnceValue(func() []byte {
+		return []byte("Received: from a.example by b.example; Mon, 1 Jun 2026 10:00:00 +0200\r\nFrom: a@example.org\r\n" +
+			"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n" +
+			"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n" +
+			base64.StdEncoding.EncodeToString(scan.EICAR()) + "\r\n--x--\r\n")
+	})
 	// deepZip is a text in too many archives: OK from a clamd that does not alert, and a limit exceeded from one that does.
 	deepZip = sync.OnceValue(func() []byte {
 		content := []byte("harmless")

@@ -89,7 +89,7 @@ func slowly(r io.Reader, piece int) ([]byte, error) {
 func fail(state, fault string, code int, said string) int {
 	die := func() {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-		select {}
+		time.Sleep(time.Hour)
 	}
 	switch fault {
 	case scantest.Fragmented.String():
@@ -118,7 +118,7 @@ func fail(state, fault string, code int, said string) int {
 		}
 	case scantest.Stall.String():
 		linger(state)
-		select {}
+		time.Sleep(time.Hour)
 	case scantest.ErrorReply.String():
 		fmt.Fprintln(os.Stderr, "ERROR: Can't allocate memory")
 		return 2
