@@ -20,6 +20,8 @@ type Intake struct {
 	Encodings []string // content codings in the order in which they were applied (RFC 9110, 8.4)
 	Limit     int64    // more bytes than this are not taken; 0: the spool's limit
 	Size      int64    // how many bytes are announced, as they come; 0 or less: not known
+	// Wait is how it waits where the spool has no room; nil: not at all. See spool.Writer.Wait.
+	Wait *spool.Waiting
 	// Growing, where it is not nil, is called before anything is read, with what shows the object while it grows. Nothing that
 	// is read there has been judged: see Beginning.
 	Growing func(p Partial)
@@ -85,7 +87,13 @@ func (g *Gate) fill(o *scan.Object, src io.Reader, in Intake, beyond bool) (io.R
 	r := io.NopCloser(src)
 	if len(in.Encodings) == 0 {
 		w.Expect(in.Size)
+		if in.Wait != nil {
+			w.Wait(in.Size, *in.Wait)
+		}
 	} else {
+		if in.Wait != nil {
+			w.Wait(0, *in.Wait)
+		}
 		d, err := unpack.NewDecoder(src, in.Encodings, g.opt.Limits)
 		if err != nil {
 			return nil, err

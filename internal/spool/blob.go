@@ -111,9 +111,10 @@ func (b *Blob) Close() error {
 		return nil
 	}
 	b.pool.memory.Add(-b.reserved)
-	b.pool.disk.Add(-b.onDisk)
+	var err error
 	if b.file != nil {
-		return b.file.Close()
+		err = b.file.Close()
 	}
-	return nil
+	b.pool.giveBack(b.onDisk)
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"lazaret/internal/units"
 
@@ -28,12 +29,13 @@ var (
 
 // Config bounds a Pool.
 type Config struct {
-	Dir         string     `toml:"dir" doc:"where objects wait that do not fit in memory; empty: <state_dir>/spool. The files have no names and vanish with the process."`
-	Memory      units.Size `toml:"memory" doc:"up to this size one object waits in memory"`
-	MaxObject   units.Size `toml:"max_object" doc:"a larger object is not taken: its verdict is Incomplete (too large)"`
-	TotalMemory units.Size `toml:"total_memory" doc:"memory for all waiting objects together; beyond it they go to disk"`
-	TotalDisk   units.Size `toml:"total_disk" doc:"disk for all waiting objects together; beyond it objects are refused"`
-	MinFree     units.Size `toml:"min_free" doc:"free disk space that is left to others"`
+	Dir         string         `toml:"dir" doc:"where objects wait that do not fit in memory; empty: <state_dir>/spool. The files have no names and vanish with the process."`
+	Memory      units.Size     `toml:"memory" doc:"up to this size one object waits in memory"`
+	MaxObject   units.Size     `toml:"max_object" doc:"a larger object is not taken: its verdict is Incomplete (too large)"`
+	TotalMemory units.Size     `toml:"total_memory" doc:"memory for all waiting objects together; beyond it they go to disk"`
+	TotalDisk   units.Size     `toml:"total_disk" doc:"disk for all waiting objects together; beyond it objects wait for room"`
+	Wait        units.Duration `toml:"wait" doc:"how long an object waits for room on disk before it is refused"`
+	MinFree     units.Size     `toml:"min_free" doc:"free disk space that is left to others"`
 }
 
 // Default returns the settings that work without a file.
@@ -44,6 +46,7 @@ func Default() Config {
 		TotalMemory: 128 * units.MiB,
 		TotalDisk:   32 * units.GiB,
 		MinFree:     256 * units.MiB,
+		Wait:        units.Duration(5 * time.Minute),
 	}
 }
 
@@ -59,6 +62,9 @@ func (c Config) Validate() error {
 	if c.TotalMemory < c.Memory {
 		errs = append(errs, fmt.Errorf("total_memory: %v cannot hold one object of memory (%v)", c.TotalMemory, c.Memory))
 	}
+	if c.Wait < 0 {
+		errs = append(errs, errors.New("wait: must not be negative; write \"0s\" to refuse objects at once"))
+	}
 	return errors.Join(errs...)
 }
 
@@ -68,6 +74,9 @@ type Pool struct {
 	memory atomic.Int64
 	disk   atomic.Int64
 	shrink atomic.Pointer[func() bool]
+	room   room
+
+	waiting atomic.Int64 // Writers that wait for room
 }
 
 // OnShortage has give called when an object finds no room on disk, as long as it returns true and there is still none: it gives
@@ -91,7 +100,7 @@ func NewPool(cfg Config) (*Pool, error) {
 	} else if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("spool directory: %w", err)
 	}
-	p := &Pool{cfg: cfg}
+	p := &Pool{cfg: cfg, room: room{growing: map[*Writer]struct{}{}}}
 	f, err := p.unlinked()
 	if err != nil {
 		return nil, fmt.Errorf("spool directory %s cannot be written: %w", cfg.Dir, err)
@@ -101,6 +110,9 @@ func NewPool(cfg Config) (*Pool, error) {
 
 // Usage is what a pool holds at one moment, in bytes.
 type Usage struct{ Memory, Disk int64 }
+
+// Waiting returns how many objects wait for room now.
+func (p *Pool) Waiting() int { return int(p.waiting.Load()) }
 
 // Usage returns what is held now.
 func (p *Pool) Usage() Usage { return Usage{Memory: p.memory.Load(), Disk: p.disk.Load()} }

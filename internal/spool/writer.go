@@ -28,7 +28,9 @@ type Writer struct {
 	size     int64
 	sum      hash.Hash
 	err      error
-	blob     *Blob // what Seal has made of it
+	blob     *Blob    // what Seal has made of it
+	waits    *Waiting // nil: it does not wait for room on disk
+	claim    int64    // how much of the disk it will need at most
 }
 
 // New returns a Writer for one object, limited by the pool's max_object.
@@ -163,22 +165,8 @@ func (w *Writer) spill() error {
 
 func (w *Writer) writeFile(b []byte) error {
 	if need := w.size + int64(len(b)) - w.onDisk; need > 0 {
-		step := max(need, diskStep)
-		for !take(&w.pool.disk, step, w.pool.cfg.TotalDisk) {
-			if w.pool.reclaim() {
-				continue
-			}
-			step = need
-			if !take(&w.pool.disk, step, w.pool.cfg.TotalDisk) {
-				return ErrFull
-			}
-			break
-		}
-		w.onDisk += step
-		for !w.pool.roomOnDisk(step) {
-			if !w.pool.reclaim() {
-				return ErrFull
-			}
+		if err := w.grow(need); err != nil {
+			return err
 		}
 	}
 	if _, err := w.file.Write(b); err != nil {
@@ -186,6 +174,37 @@ func (w *Writer) writeFile(b []byte) error {
 			return fmt.Errorf("%w: %w", ErrFull, err)
 		}
 		return err
+	}
+	return nil
+}
+
+// grow takes need bytes of the disk, or more ahead.
+func (w *Writer) grow(need int64) error {
+	p, step := w.pool, max(need, diskStep)
+	if w.waits != nil {
+		if w.onDisk < w.claim {
+			step = max(need, min(diskStep, w.claim-w.onDisk))
+		}
+		if err := w.await(step); err != nil {
+			return err
+		}
+	} else {
+		for !take(&p.disk, step, p.cfg.TotalDisk) {
+			if p.reclaim() {
+				continue
+			}
+			step = need
+			if !take(&p.disk, step, p.cfg.TotalDisk) {
+				return ErrFull
+			}
+			break
+		}
+		w.onDisk += step
+	}
+	for !p.roomOnDisk(step) {
+		if !p.reclaim() {
+			return ErrFull
+		}
 	}
 	return nil
 }
@@ -201,9 +220,10 @@ func (w *Writer) Seal() (*Blob, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.err = ErrClosed
+	w.settled()
 	if excess := w.onDisk - w.size; w.file != nil && excess > 0 {
-		w.pool.disk.Add(-excess)
 		w.onDisk -= excess
+		w.pool.giveBack(excess)
 	}
 	b := &Blob{pool: w.pool, mem: w.mem, reserved: w.reserved, file: w.file, onDisk: w.onDisk, size: w.size}
 	w.sum.Sum(b.sum[:0])
@@ -230,7 +250,8 @@ func (w *Writer) Discard() {
 	}
 	if w.mem != nil || w.file != nil {
 		w.pool.memory.Add(-w.reserved)
-		w.pool.disk.Add(-w.onDisk)
+		w.settled()
+		w.pool.giveBack(w.onDisk)
 	}
 	w.mem, w.file = nil, nil
 	w.err = ErrClosed

@@ -268,7 +268,7 @@ func (r *endlessReader) Read(p []byte) (int, error) { return copy(p, r.line), ni
 func TestFullSpoolIsSaid(t *testing.T) {
 	r := newRig(t, func(p *plan) {
 		p.spool.Memory, p.spool.TotalMemory = 1<<10, 1<<10
-		p.spool.MaxObject, p.spool.TotalDisk = 8<<20, 8<<20
+		p.spool.MaxObject, p.spool.TotalDisk, p.spool.Wait = 8<<20, 8<<20, short
 	})
 	first, release := make(chan struct{}), make(chan struct{})
 	o := r.origin(func(w http.ResponseWriter, req *http.Request) {

@@ -73,6 +73,16 @@ func (d *watchdog) feed(n int) {
 	}
 }
 
+// pause has the body not be watched, because it waits for the gateway itself, until resume is called.
+func (d *watchdog) pause() (resume func()) {
+	d.timer.Stop()
+	began := time.Now()
+	return func() {
+		d.since = d.since.Add(time.Since(began))
+		d.timer.Reset(d.stall)
+	}
+}
+
 // stop ends the watch and returns why the body was ended, nil where it was not.
 func (d *watchdog) stop() error {
 	d.timer.Stop()

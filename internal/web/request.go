@@ -23,6 +23,7 @@ import (
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
+	"lazaret/internal/spool"
 )
 
 // forward serves the request from its origin: its content is judged, then it is sent, then the answer is judged and
@@ -106,6 +107,7 @@ type call struct {
 	marked     bool      // a condition of the request named a validator that we had marked
 
 	known     *stored           // what is kept of the object, which the origin is asked about
+	unknow    func()            // gives known's reference back; nil: there is none
 	brought   func(worked bool) // tells those who wait for this request's object; nil: nobody does
 	originTag string            // the answer's ETag as the origin wrote it
 }
@@ -170,6 +172,7 @@ func (x *exchange) readUpload(f policy.Facts, in gate.Intake) (*scan.Object, *be
 		// Without deadlines the read goes on until the connection ends.
 		_ = rc.SetReadDeadline(longAgo)
 	})
+	in.Wait = &spool.Waiting{Done: x.r.Context().Done(), Note: dog.pause}
 	o, more, err := x.takeBeyond(f, &watchedReader{x.r.Body, dog}, in)
 	if slow := dog.stop(); slow != nil {
 		err = slow

@@ -16,6 +16,7 @@ import (
 	"lazaret/internal/gate"
 	"lazaret/internal/notice"
 	"lazaret/internal/scan"
+	"lazaret/internal/spool"
 )
 
 // answer judges the origin's answer and delivers it, or says why not.
@@ -47,6 +48,7 @@ func (c *call) answer(ctx context.Context, resp *http.Response) {
 		c.unchanged(ctx, resp)
 		return
 	}
+	c.releaseKnown()
 	c.originTag = resp.Header.Get("Etag")
 	if !bodied(c.r.Method, resp) {
 		c.bodiless(resp, codings)
@@ -205,6 +207,9 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 func (c *call) take(body io.Reader, in gate.Intake) (*scan.Object, *beyond, error) {
 	dog := newWatchdog(c.set.pacing, func(err error) { c.cancel(err) })
 	r := &watchedReader{body, dog}
+	if c.upload == nil { // else it would wait with room that others may wait for
+		in.Wait = &spool.Waiting{Done: c.r.Context().Done(), Note: dog.pause}
+	}
 	o, more, err := c.takeBeyond(c.facts, r, in)
 	if err == nil && o.Body != nil && more == nil {
 		err = rest(r)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"lazaret/internal/gate"
@@ -39,9 +40,10 @@ func (x *exchange) fromStore(ctx context.Context, c *call) {
 
 // useStored makes the request with e, nil for nothing, and on behalf of those who wait for lead, nil for nobody.
 func (x *exchange) useStored(ctx context.Context, c *call, e *stored, lead *flight) {
-	c.known = e
 	if e != nil {
-		defer e.object.Body.Close() //nolint:errcheck // room is given back; nothing is lost with it
+		c.known = e
+		c.unknow = sync.OnceFunc(func() { _ = e.object.Body.Close() }) // room is given back; nothing is lost with it
+		defer c.unknow()
 	}
 	if lead != nil {
 		key := c.storeKey(false)
@@ -49,6 +51,15 @@ func (x *exchange) useStored(ctx context.Context, c *call, e *stored, lead *flig
 		defer func() { x.s.store.end(key, lead, false, x.r.Context().Err() != nil) }()
 	}
 	x.roundTrip(ctx, c)
+}
+
+// releaseKnown gives up what is kept of the object: the answer was another one, and what is held now must not wait for room
+// with that.
+func (c *call) releaseKnown() {
+	if c.known != nil {
+		c.unknow()
+		c.known = nil
+	}
 }
 
 // partWanted says whether the request is for a part of an object, without conditions that the origin alone can judge.
@@ -172,7 +183,7 @@ func (c *call) unchanged(ctx context.Context, resp *http.Response) {
 	if !e.confirmedBy(resp.Header) {
 		// It speaks of another object than the one it was asked about. It is asked without a condition.
 		c.s.store.drop(e)
-		c.known = nil
+		c.releaseKnown()
 		_ = resp.Body.Close() // a 304 has no content
 		c.roundTrip(ctx, c)
 		return

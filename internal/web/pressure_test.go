@@ -1,0 +1,138 @@
+package web
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lazaret/internal/audit"
+	"lazaret/internal/units"
+)
+
+// TestDownloadsWaitForRoom has 200 downloads at the same time want far more of the spool than there is: all of them arrive.
+func TestDownloadsWaitForRoom(t *testing.T) {
+	const size, total = 1 << 20, 6 << 20
+	r := newRig(t, func(p *plan) {
+		p.spool.Memory, p.spool.TotalMemory = 16*units.KiB, units.MiB
+		p.spool.MaxObject, p.spool.TotalDisk = size, total
+		p.egress.MaxDials = 400
+		p.web.RangeCacheSize = total // what is kept must not stand in anybody's way
+	})
+	content := seq(size)
+	h := func(w http.ResponseWriter, req *http.Request) {
+		if n, _ := strconv.Atoi(req.URL.Path[1:]); n%2 == 0 {
+			w.Header().Set("Content-Length", fmt.Sprint(size))
+		}
+		w.Header().Set("Etag", strconv.Quote(req.URL.Path))
+		for rest := content; len(rest) > 0; rest = rest[min(len(rest), 64<<10):] {
+			if _, err := w.Write(rest[:min(len(rest), 64<<10)]); err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush()
+		}
+	}
+	plain, secure := r.origin(h), r.tlsOrigin(h)
+	var most atomic.Int64
+	var waited atomic.Bool
+	stop := make(chan struct{})
+	var watch, wg sync.WaitGroup
+	watch.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(200 * time.Microsecond):
+				most.Store(max(most.Load(), r.pool.Usage().Disk))
+				if r.pool.Waiting() > 0 {
+					waited.Store(true)
+				}
+			}
+		}
+	})
+	for i := range 200 {
+		wg.Go(func() {
+			u := plain.URL
+			if i%4 == 0 {
+				u = secure.URL
+			}
+			resp, err := r.client().Get(fmt.Sprintf("%s/%d", u, i))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			same := &comparing{want: content}
+			if n, err := io.Copy(same, resp.Body); resp.StatusCode != http.StatusOK || n != size || err != nil || same.differs {
+				t.Errorf("%d: %s %s, %d bytes, differ %v, %v", i, resp.Status, resp.Header.Get("X-Lazaret-Kind"), n, same.differs, err)
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	watch.Wait()
+	for _, x := range r.audit.list() {
+		if x.Event == audit.Refuse {
+			t.Errorf("refused: %s", x.Detail)
+		}
+	}
+	if !waited.Load() || most.Load() > total || most.Load() < total/2 {
+		t.Errorf("anybody waited: %v; up to %d bytes of %d were on disk", waited.Load(), most.Load(), total)
+	}
+}
+
+// comparing compares what is written with what is wanted.
+type comparing struct {
+	want    []byte
+	differs bool
+}
+
+func (c *comparing) Write(p []byte) (int, error) {
+	n := min(len(p), len(c.want))
+	c.differs = c.differs || n < len(p) || !bytes.Equal(p, c.want[:n])
+	c.want = c.want[n:]
+	return len(p), nil
+}
+
+// TestWaitingForRoomIsNotTheSitesFault has a download wait for longer than a site may be silent.
+func TestWaitingForRoomIsNotTheSitesFault(t *testing.T) {
+	const size = 2 << 20
+	r := newRig(t, func(p *plan) {
+		p.spool.Memory, p.spool.TotalMemory = 16*units.KiB, units.MiB
+		p.spool.MaxObject, p.spool.TotalDisk = size, size
+		p.web.StallTimeout = short
+	})
+	held, err := r.pool.Of(make([]byte, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := seq(size)
+	u := r.origin(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method == http.MethodPut {
+			n, _ := io.Copy(io.Discard, req.Body)
+			fmt.Fprint(w, n)
+			return
+		}
+		_, _ = w.Write(content)
+	}).URL
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if resp, body := get(t, r.client(), u); resp.StatusCode != http.StatusOK || body != string(content) {
+			t.Errorf("%s, %d bytes", resp.Status, len(body))
+		}
+	})
+	wg.Go(func() {
+		if resp, body := do(t, r.client(), http.MethodPut, u, bytes.NewReader(content)); resp.StatusCode != http.StatusOK || body != fmt.Sprint(size) {
+			t.Errorf("%s %q", resp.Status, body)
+		}
+	})
+	eventually(t, "both wait", func() bool { return r.pool.Waiting() == 2 })
+	time.Sleep(3 * short.Std())
+	held.Close()
+	wg.Wait()
+}
