@@ -113,6 +113,9 @@ func (w *Writer) store(b []byte) error {
 			w.mem = append(w.mem, b...)
 			return nil
 		}
+		if err := w.grow(w.size + int64(len(b))); err != nil {
+			return err
+		}
 		if err := w.spill(); err != nil {
 			return err
 		}
@@ -148,44 +151,54 @@ func (w *Writer) reserve(size int) bool {
 	return true
 }
 
-// spill moves what is in memory to an unlinked file.
+// spill moves what is in memory to an unlinked file, for which there is room.
 func (w *Writer) spill() error {
 	f, err := w.pool.unlinked()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
-	w.file = f
-	if err := w.writeFile(w.mem); err != nil {
-		return err
+	if _, err := f.Write(w.mem); err != nil {
+		_ = f.Close() // the write's error is the one to report
+		return diskError(err)
 	}
+	w.file = f
 	w.pool.memory.Add(-w.reserved)
 	w.mem, w.reserved = nil, 0
 	return nil
 }
 
 func (w *Writer) writeFile(b []byte) error {
-	if need := w.size + int64(len(b)) - w.onDisk; need > 0 {
-		if err := w.grow(need); err != nil {
-			return err
-		}
+	if err := w.grow(w.size + int64(len(b))); err != nil {
+		return err
 	}
 	if _, err := w.file.Write(b); err != nil {
-		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-			return fmt.Errorf("%w: %w", ErrFull, err)
-		}
-		return err
+		return diskError(err)
 	}
 	return nil
 }
 
-// grow takes need bytes of the disk, or more ahead.
-func (w *Writer) grow(need int64) error {
+func diskError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
+// grow has the object have room for size bytes on disk, or for more ahead.
+func (w *Writer) grow(size int64) error {
+	need := size - w.onDisk
+	if need <= 0 {
+		return nil
+	}
 	p, step := w.pool, max(need, diskStep)
 	if w.waits != nil {
 		if w.onDisk < w.claim {
 			step = max(need, min(diskStep, w.claim-w.onDisk))
 		}
-		if err := w.await(step); err != nil {
+		w.mu.Unlock() // what was written may be read meanwhile
+		err := w.await(step)
+		w.mu.Lock()
+		if err != nil {
 			return err
 		}
 	} else {
@@ -248,10 +261,11 @@ func (w *Writer) Discard() {
 		// The file is unlinked and read by nobody: a failed close loses nothing.
 		_ = w.file.Close()
 	}
-	if w.mem != nil || w.file != nil {
+	if w.blob == nil {
 		w.pool.memory.Add(-w.reserved)
 		w.settled()
 		w.pool.giveBack(w.onDisk)
+		w.reserved, w.onDisk = 0, 0
 	}
 	w.mem, w.file = nil, nil
 	w.err = ErrClosed
