@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"lazaret/internal/daemon"
 	"lazaret/internal/intercept"
 
 	"github.com/spf13/cobra"
@@ -15,81 +16,122 @@ import (
 
 func caCommand() *cobra.Command {
 	c := &cobra.Command{Use: "ca", Short: "The gateway's certificate authority"}
-	c.AddCommand(caInit(), caShow(), caExport(), caRotate(), caInstall(), caUninstall())
+	c.AddCommand(caInit(), caShow(), caExport(), caRotate(), caInstall(), caUninstall(), caPassphrase())
 	return c
 }
 
-// caDir returns where the CA is.
-func (f *flags) caDir() (string, error) {
+// caStore returns where the CA is, with its passphrase where one is given.
+func (f *flags) caStore() (intercept.CAStore, error) {
 	cfg, _, err := f.load()
 	if err != nil {
-		return "", err
+		return intercept.CAStore{}, err
 	}
-	return filepath.Join(cfg.StateDir, "ca"), nil
+	return daemon.CAStore(cfg)
 }
 
-// withCA gives a command the shared flags and the CA's directory.
-func withCA(use, short, long string, do func(c *cobra.Command, dir string) error) *cobra.Command {
+// withCA gives a command the shared flags and the CA's place.
+func withCA(use, short, long string, do func(c *cobra.Command, store intercept.CAStore) error) *cobra.Command {
 	var f flags
 	c := &cobra.Command{
 		Use: use, Short: short, Long: long, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			dir, err := f.caDir()
+			store, err := f.caStore()
 			if err != nil {
 				return err
 			}
-			return do(c, dir)
+			return do(c, store)
 		},
 	}
 	f.register(c)
 	return c
 }
 
+// permitFlags keep a new CA to some names.
+type permitFlags struct {
+	domains  []string
+	networks []string
+}
+
+func (f *permitFlags) register(c *cobra.Command) {
+	c.Flags().StringArrayVar(&f.domains, "permit-domain", nil, "keep it to this domain and all below it, by name constraints; may be repeated (default: the settings' permit_domains)")
+	c.Flags().StringArrayVar(&f.networks, "permit-network", nil, "and to the addresses of this network; may be repeated")
+}
+
+// apply puts what the flags say in the place of what the settings say.
+func (f *permitFlags) apply(store *intercept.CAStore) error {
+	if len(f.domains) == 0 && len(f.networks) == 0 {
+		return nil
+	}
+	store.Permit = intercept.Permit{Domains: f.domains}
+	for _, s := range f.networks {
+		n, err := netip.ParsePrefix(s)
+		if err != nil {
+			return fmt.Errorf("--permit-network: %w", err)
+		}
+		store.Permit.Networks = append(store.Permit.Networks, n)
+	}
+	return nil
+}
+
 func caInit() *cobra.Command {
-	return withCA("init", "Make a certificate authority", "Make a certificate authority where there is none. It never overwrites one: use rotate.",
-		func(c *cobra.Command, dir string) error {
-			ca, err := intercept.InitCA(dir)
+	var permit permitFlags
+	c := withCA("init", "Make a certificate authority", "Make a certificate authority where there is none. It never overwrites one: use rotate.\n"+passphraseLong,
+		func(c *cobra.Command, store intercept.CAStore) error {
+			if err := permit.apply(&store); err != nil {
+				return err
+			}
+			ca, err := store.Init()
 			if errors.Is(err, fs.ErrExist) {
 				return fmt.Errorf("%w: use \"lazaret ca rotate\" for a new one", err)
 			}
 			if err != nil {
 				return err
 			}
-			showCA(c, dir, ca)
+			showCA(c, store, ca)
 			return nil
 		})
+	permit.register(c)
+	return c
 }
 
 func caShow() *cobra.Command {
-	return withCA("show", "Show the certificate authority", "", func(c *cobra.Command, dir string) error {
-		ca, err := loadCA(dir)
+	return withCA("show", "Show the certificate authority", "", func(c *cobra.Command, store intercept.CAStore) error {
+		ca, err := readCA(store)
 		if err != nil {
 			return err
 		}
-		showCA(c, dir, ca)
+		showCA(c, store, ca)
 		return nil
 	})
 }
 
 func caRotate() *cobra.Command {
-	return withCA("rotate", "Make a new certificate authority in the place of the old one",
-		"Make a new certificate authority. The old certificate is kept beside it, for clients to trust both meanwhile; give\n"+
-			"clients the new one, then restart the gateway, which signs with the new one from then on.",
-		func(c *cobra.Command, dir string) error {
-			ca, err := intercept.RotateCA(dir)
+	var permit permitFlags
+	c := withCA("rotate", "Make a new certificate authority in the place of the old one",
+		"Make a new certificate authority, kept to the same names as the old one unless told otherwise. The old certificate is kept\n"+
+			"beside it, for clients to trust both meanwhile; give clients the new one, then restart the gateway, which signs with the new\n"+
+			"one from then on.\n"+passphraseLong,
+		func(c *cobra.Command, store intercept.CAStore) error {
+			if err := permit.apply(&store); err != nil {
+				return err
+			}
+			ca, err := store.Rotate()
 			if err != nil {
 				return err
 			}
-			showCA(c, dir, ca)
+			showCA(c, store, ca)
 			fmt.Fprintln(c.OutOrStdout(), "Restart the gateway when your clients trust the new one.")
 			return nil
 		})
+	permit.register(c)
+	return c
 }
 
-func loadCA(dir string) (*intercept.CA, error) {
-	ca, err := intercept.LoadCA(dir)
+// readCA returns the CA without its key.
+func readCA(store intercept.CAStore) (*intercept.CA, error) {
+	ca, err := store.Read()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, noCA(dir)
+		return nil, noCA(store.Dir)
 	}
 	return ca, err
 }
@@ -98,10 +140,24 @@ func noCA(dir string) error {
 	return fmt.Errorf("there is no certificate authority in %s: \"lazaret ca init\" makes one, and so does the first start", dir)
 }
 
-func showCA(c *cobra.Command, dir string, ca *intercept.CA) {
+func showCA(c *cobra.Command, store intercept.CAStore, ca *intercept.CA) {
+	w := c.OutOrStdout()
 	cert := ca.Certificate()
-	fmt.Fprintf(c.OutOrStdout(), "Certificate  %s\nSubject      %s\nValid        %s to %s\nSHA-256      %s\n", filepath.Join(dir, "ca.pem"),
+	fmt.Fprintf(w, "Certificate  %s\nSubject      %s\nValid        %s to %s\nSHA-256      %s\n", filepath.Join(store.Dir, "ca.pem"),
 		cert.Subject, cert.NotBefore.Format("2006-01-02"), cert.NotAfter.Format("2006-01-02"), intercept.Fingerprint(cert))
+	permitted := ca.Permitted()
+	for _, d := range permitted.Domains {
+		fmt.Fprintf(w, "Kept to      %s and all below it\n", d)
+	}
+	for _, n := range permitted.Networks {
+		fmt.Fprintf(w, "Kept to      %s\n", n)
+	}
+	if encrypted, err := store.Encrypted(); err == nil {
+		fmt.Fprintf(w, "Key          %s\n", map[bool]string{true: "encrypted", false: "not encrypted; readable by its owner alone"}[encrypted])
+	}
+	for _, old := range ca.Trusted()[1:] {
+		fmt.Fprintf(w, "Former       %s, valid until %s, SHA-256 %s\n", old.Subject, old.NotAfter.Format("2006-01-02"), intercept.Fingerprint(old))
+	}
 }
 
 func caExport() *cobra.Command {
@@ -111,8 +167,11 @@ func caExport() *cobra.Command {
 		"Write the certificate: pem (most systems), der (Windows, Android), p12 (a trust store; Java).\n"+
 			"With --with-key, p12 holds the private key as well, to move the authority to another gateway: whoever has that file and\n"+
 			"its password can read the traffic of every client that trusts it.",
-		func(c *cobra.Command, dir string) error {
-			ca, err := loadCA(dir)
+		func(c *cobra.Command, store intercept.CAStore) error {
+			ca, err := readCA(store)
+			if err == nil && withKey {
+				ca, err = store.Load()
+			}
 			if err != nil {
 				return err
 			}
@@ -146,12 +205,11 @@ func exportCA(ca *intercept.CA, form, passwordFile string, withKey bool) ([]byte
 		if passwordFile == "" {
 			return nil, errors.New("a p12 needs a password: name a file with --password-file")
 		}
-		b, err := os.ReadFile(passwordFile)
+		secret, err := firstLine(passwordFile)
 		if err != nil {
 			return nil, fmt.Errorf("--password-file: %w", err)
 		}
-		password, _, _ := strings.Cut(string(b), "\n")
-		password = strings.TrimSuffix(password, "\r")
+		password := string(secret)
 		if withKey {
 			return ca.PKCS12(password)
 		}

@@ -50,14 +50,12 @@ func (f *trustFlags) certificates() ([]*x509.Certificate, error) {
 	if f.certificate != "" {
 		return readCertificates(f.certificate)
 	}
-	dir, err := f.caDir()
+	store, err := f.caStore()
 	if err != nil {
 		return nil, err
 	}
-	ca, err := intercept.ReadCA(dir)
+	ca, err := readCA(store)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, noCA(dir)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("%w: use sudo, or download ca.pem from the gateway and name it with --certificate", err)
 	case err != nil:

@@ -99,8 +99,16 @@ func (d *doctor) examine(ctx context.Context, f *flags) {
 func (d *doctor) authority() bool {
 	const what = "certificate authority"
 	dir := filepath.Join(d.cfg.StateDir, "ca")
-	ca, err := intercept.LoadCA(dir)
+	store, err := daemon.CAStore(d.cfg)
+	if err != nil {
+		d.note(what, levelFail, err.Error(), "as it says")
+		return false
+	}
+	ca, err := store.Load()
 	switch {
+	case errors.Is(err, intercept.ErrNoPassphrase):
+		d.note(what, levelWarn, "the key is encrypted, and its passphrase is not given here: it was not tried", "the gateway says at its start whether it has it")
+		return true
 	case errors.Is(err, fs.ErrNotExist):
 		d.note(what, levelWarn, "there is none in "+dir, "start the gateway once, or run \"lazaret ca init\"; or name the right --state-dir")
 		return true

@@ -45,7 +45,16 @@ func checkParts(cfg *config.Config) error {
 }
 
 func checkInterceptor(cfg *config.Config, dialer *egress.Dialer) error {
-	ca, err := intercept.LoadCA(caDir(cfg))
+	store, err := CAStore(cfg)
+	if err != nil {
+		return err
+	}
+	ca, err := store.Load()
+	if errors.Is(err, intercept.ErrNoPassphrase) {
+		// Whoever checks need not know it. The start does.
+		cfg.Warnings = append(cfg.Warnings, &config.Error{Message: "the CA's key is encrypted, and its passphrase is not given here: it was not tried"})
+		ca, err = store.Read()
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		// None yet: the first start makes one. One that lasts as long as this check will do.
 		dir, err := os.MkdirTemp("", "lazaret-check-")
@@ -53,7 +62,8 @@ func checkInterceptor(cfg *config.Config, dialer *egress.Dialer) error {
 			return err
 		}
 		defer os.RemoveAll(dir)
-		if ca, err = intercept.InitCA(dir + "/ca"); err != nil {
+		store.Dir = dir + "/ca"
+		if ca, err = store.Init(); err != nil {
 			return err
 		}
 	} else if err != nil {

@@ -150,14 +150,8 @@ func (d *Daemon) prepare(ctx context.Context, cfg *config.Config) (err error) {
 	if d.pool, err = spool.NewPool(cfg.Spool); err != nil {
 		return err
 	}
-	ca, created, err := intercept.LoadOrInitCA(caDir(cfg))
-	if err != nil {
-		return fmt.Errorf("certificate authority: %w", err)
-	}
-	d.ca = ca
-	if created {
-		d.log.Info("a certificate authority was made; clients must trust it", "certificate", filepath.Join(caDir(cfg), "ca.pem"),
-			"fingerprint", intercept.Fingerprint(d.ca.Certificate()))
+	if err := d.loadCA(cfg); err != nil {
+		return err
 	}
 	if err := d.startQuarantine(ctx, cfg); err != nil {
 		return err

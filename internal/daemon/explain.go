@@ -108,7 +108,8 @@ func netJoin(host string, port uint16) string {
 // without changing it.
 func readOnly(cfg *config.Config, dialer *egress.Dialer) (i *intercept.Interceptor, done func(), err error) {
 	done = func() {}
-	ca, err := intercept.ReadCA(caDir(cfg))
+	store := intercept.CAStore{Dir: caDir(cfg), Permit: intercept.Permit{Domains: cfg.Web.TLS.PermitDomains, Networks: cfg.Web.TLS.PermitNetworks}}
+	ca, err := store.Read()
 	if errors.Is(err, fs.ErrNotExist) {
 		// None yet: one that lasts as long as the question will do.
 		dir, e := os.MkdirTemp("", "lazaret-explain-")
@@ -116,7 +117,8 @@ func readOnly(cfg *config.Config, dialer *egress.Dialer) (i *intercept.Intercept
 			return nil, done, e
 		}
 		done = func() { _ = os.RemoveAll(dir) } // in the temporary folder
-		ca, err = intercept.InitCA(dir + "/ca")
+		store.Dir = dir + "/ca"
+		ca, err = store.Init()
 	}
 	if err == nil {
 		i, err = intercept.New(cfg.Web.TLS, ca, dialer, intercept.Options{StateDir: cfg.StateDir, Logger: slog.New(slog.DiscardHandler)})

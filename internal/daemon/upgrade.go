@@ -49,6 +49,7 @@ func (d *Daemon) Upgrade(ctx context.Context) (pid int, err error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = append([]*os.File{signal}, files...)
 	cmd.Env = append(ownEnvironment(), env, readyEnv+"="+strconv.Itoa(extra), generationEnv+"="+strconv.Itoa(generation()+1))
+	cmd.Env = append(cmd.Env, passphraseForSuccessor()...)
 	err = cmd.Start()
 	for _, f := range cmd.ExtraFiles {
 		_ = f.Close() // the other process has them, or nobody needs them

@@ -95,14 +95,20 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return i.answer(ctx, s, h, name, nil)
 	}
 	// The name of redirected traffic, or behind an address, is known only now.
-	switch s.Decision = i.decide(ctx, s.Target); s.Mode {
+	s.Decision = i.decide(ctx, s.Target)
+	if s.Mode == Tunnel && !i.proven(ctx, s.Target, name) {
+		s.Decision = Decision{Inspect, s.Reason + ", but the origin does not prove that name", RuleUnproven}
+	}
+	if d := i.permitted(name, s.Decision); d.Mode != Inspect && s.Mode == Inspect {
+		if s.Decision = d; d.Mode == Tunnel && !i.proven(ctx, s.Target, name) {
+			s.Decision = Decision{Refuse, d.Reason + ", and the origin does not prove that name", RuleNotPermitted}
+		}
+	}
+	switch s.Mode {
 	case Refuse:
 		return nil
 	case Tunnel:
-		if i.proven(ctx, s.Target, name) {
-			return i.tunnel(ctx, s)
-		}
-		s.Decision = Decision{Inspect, s.Reason + ", but the origin does not prove that name", RuleUnproven}
+		return i.tunnel(ctx, s)
 	}
 	protos, ok := offered(h.alpn, s.Target.protocols())
 	if !ok {

@@ -20,7 +20,7 @@ import (
 
 func TestCAIsMadeOnceForItsOwnerAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state", "ca")
-	ca, created, err := LoadOrInitCA(dir)
+	ca, created, err := (CAStore{Dir: dir}).LoadOrInit()
 	if err != nil || !created {
 		t.Fatalf("created %v, error %v", created, err)
 	}
@@ -42,14 +42,14 @@ func TestCAIsMadeOnceForItsOwnerAlone(t *testing.T) {
 	if years := time.Until(c.NotAfter).Hours() / 24 / 365.25; years < 9.9 || years > 10.1 {
 		t.Errorf("valid for %.2f years", years)
 	}
-	again, created, err := LoadOrInitCA(dir)
+	again, created, err := (CAStore{Dir: dir}).LoadOrInit()
 	if err != nil || created || !again.Certificate().Equal(c) {
 		t.Errorf("the second start: created %v, the same %v, error %v", created, again.Certificate().Equal(c), err)
 	}
-	if _, err := InitCA(dir); !errors.Is(err, os.ErrExist) {
-		t.Errorf("InitCA over a CA: error %v", err)
+	if _, err := (CAStore{Dir: dir}).Init(); !errors.Is(err, os.ErrExist) {
+		t.Errorf("Init over a CA: error %v", err)
 	}
-	other, err := InitCA(filepath.Join(t.TempDir(), "ca"))
+	other, err := (CAStore{Dir: filepath.Join(t.TempDir(), "ca")}).Init()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestManyStartsMakeOneCA(t *testing.T) {
 	)
 	for range 8 {
 		wg.Go(func() {
-			ca, _, err := LoadOrInitCA(dir)
+			ca, _, err := (CAStore{Dir: dir}).LoadOrInit()
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -76,7 +76,7 @@ func TestManyStartsMakeOneCA(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if _, err := LoadCA(dir); err != nil || len(got) > 1 {
+	if _, err := (CAStore{Dir: dir}).Load(); err != nil || len(got) > 1 {
 		t.Errorf("%d CAs were seen (%v), and at last: %v", len(got), got, err)
 	}
 }
@@ -119,12 +119,12 @@ func TestCAThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "ca")
-			if _, err := InitCA(dir); err != nil {
+			if _, err := (CAStore{Dir: dir}).Init(); err != nil {
 				t.Fatal(err)
 			}
 			tc.spoil(t, dir)
 			before := filesIn(t, dir)
-			_, created, err := LoadOrInitCA(dir)
+			_, created, err := (CAStore{Dir: dir}).LoadOrInit()
 			if err == nil || created || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("created %v, error %v; want one with %q", created, err, tc.want)
 			} else if strings.Contains(err.Error(), "secret") {
@@ -177,7 +177,7 @@ func filesIn(t *testing.T, dir string) string {
 
 func TestCAIsExported(t *testing.T) {
 	dir := t.TempDir()
-	ca, err := InitCA(filepath.Join(dir, "ca"))
+	ca, err := (CAStore{Dir: filepath.Join(dir, "ca")}).Init()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,14 +215,14 @@ func TestCAIsExported(t *testing.T) {
 
 func TestRotatedCAIsTrustedBesideTheNewOne(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
-	first, err := InitCA(dir)
+	first, err := (CAStore{Dir: dir}).Init()
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := []*x509.Certificate{first.Certificate()}
 	var last *CA
 	for range 3 {
-		if last, err = RotateCA(dir); err != nil {
+		if last, err = (CAStore{Dir: dir}).Rotate(); err != nil {
 			t.Fatal(err)
 		}
 		seen = append(seen, last.Certificate())
@@ -255,7 +255,7 @@ func TestCABelowAnEnterpriseRootIsSentWithItsChain(t *testing.T) {
 	}
 	ca, err := parseCA(
 		append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: sub.cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.cert.Raw})...),
-		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}))
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: key}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,9 +47,19 @@ func writeNew(path string, b []byte, mode fs.FileMode) error {
 	return viaTemp(path, b, mode, os.Link)
 }
 
-// replace writes a file in one step over the one that is there.
+// replace writes a file in one step over the one that is there. It stays its owner's: root must not take the gateway's files
+// away from the gateway.
 func replace(path string, b []byte, mode fs.FileMode) error {
-	return viaTemp(path, b, mode, os.Rename)
+	return viaTemp(path, b, mode, func(tmp, path string) error {
+		if st, err := os.Stat(path); err == nil && os.Geteuid() == 0 {
+			if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+				if err := os.Lchown(tmp, int(sys.Uid), int(sys.Gid)); err != nil {
+					return err
+				}
+			}
+		}
+		return os.Rename(tmp, path)
+	})
 }
 
 func viaTemp(path string, b []byte, mode fs.FileMode, place func(tmp, path string) error) (err error) {

@@ -1,8 +1,10 @@
 package intercept
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -31,6 +33,9 @@ type Config struct {
 	Certificates       int            `toml:"certificates" doc:"how many leaf certificates are kept in memory"`
 	Sessions           int            `toml:"sessions" doc:"how many TLS sessions are kept in memory to be resumed, each one of a browser with its own one of the origin"`
 	TicketKeys         string         `toml:"ticket_keys" doc:"a file of secrets from which the keys of session tickets are derived, so that gateways with the same file and settings resume each other's sessions: one a line in hexadecimal of 32 bytes or more (openssl rand -hex 32), the first one in use, the others for tickets from before; for its owner only (0600); read again when it changes; empty: keys of this process alone"`
+	PermitDomains      []string       `toml:"permit_domains" doc:"domains, each with all below it, that a CA which is made at the first start is kept to by name constraints: clients take no certificate of it for other names, whoever has its key; empty: it is good for all names"`
+	PermitNetworks     []netip.Prefix `toml:"permit_networks" doc:"networks of addresses that such a CA is good for, too; empty: where permit_domains has some, for no address"`
+	NotPermitted       string         `toml:"not_permitted" doc:"what happens to hosts that the CA is not good for, as clients would not take their certificates: \"refuse\", or \"tunnel\" passes their connections through unopened and unscanned"`
 	MirrorVersion      bool           `toml:"mirror_version" doc:"give the browser no higher version of TLS than the origin speaks"`
 	Exceptions         []Exception    `toml:"exception" doc:"origins that are talked to in spite of a fault; each use is logged"`
 }
@@ -56,12 +61,19 @@ const (
 	certsRefuse    = "refuse"
 )
 
+// The values of not_permitted.
+const (
+	notPermittedRefuse = "refuse"
+	notPermittedTunnel = "tunnel"
+)
+
 // Default returns the settings that work without a file.
 func Default() Config {
 	return Config{
 		MinVersion:         "1.2",
 		Revocation:         revocationPass,
 		ClientCertificates: certsTunnel,
+		NotPermitted:       notPermittedRefuse,
 		Learned:            units.Duration(30 * 24 * time.Hour),
 		TunnelZoneTimeout:  units.Duration(time.Second),
 		PinnedAlerts:       3,
@@ -109,6 +121,15 @@ func (c Config) Validate() error {
 	}
 	if !slices.Contains([]string{revocationOff, revocationPass, revocationRefuse}, c.Revocation) {
 		bad("revocation", "%q is neither \"pass\" nor \"refuse\" nor \"off\"", c.Revocation)
+	}
+	if err := (Permit{Domains: c.PermitDomains}).constrain(&x509.Certificate{}); err != nil {
+		bad("permit_domains", "%w", err)
+	}
+	if err := (Permit{Networks: c.PermitNetworks}).constrain(&x509.Certificate{}); err != nil {
+		bad("permit_networks", "%w", err)
+	}
+	if c.NotPermitted != notPermittedRefuse && c.NotPermitted != notPermittedTunnel {
+		bad("not_permitted", "%q is neither \"refuse\" nor \"tunnel\"", c.NotPermitted)
 	}
 	if c.Learned <= 0 {
 		bad("learned", "must be greater than zero")

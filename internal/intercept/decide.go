@@ -12,6 +12,13 @@ import (
 // caller tunnels or refuses by it, is counted here. ctx bounds the look-up of the tunnel zones.
 func (i *Interceptor) Decide(ctx context.Context, t Target) Decision {
 	d := i.decide(ctx, t)
+	// A connection to port 443 would not turn out to be HTTP without TLS, which needs no certificate. Here the client can be
+	// told, later no more.
+	if name, err := canonicalHost(t.Host); err == nil && isName(name) && t.Port == 443 && d.Mode == Inspect {
+		if out := i.permitted(name, d); out.Mode == Refuse {
+			d = out
+		}
+	}
 	if d.Mode == Tunnel || d.Mode == Refuse {
 		i.counts.decided(d)
 	}
@@ -59,6 +66,24 @@ func (i *Interceptor) decide(ctx context.Context, t Target) Decision {
 		}
 	}
 	return Decision{Inspect, "nothing says otherwise", RuleNone}
+}
+
+// permitted returns d, or what is done instead where the CA is not good for name, so that no client would take its leaf.
+func (i *Interceptor) permitted(name string, d Decision) Decision {
+	if d.Mode != Inspect || i.ca.permits(name) {
+		return d
+	}
+	why := "name constraints: clients take no certificate of the gateway's CA for " + name
+	if i.cfg.NotPermitted == notPermittedTunnel {
+		return Decision{Tunnel, why, RuleNotPermitted}
+	}
+	return Decision{Refuse, why + "; not_permitted = \"tunnel\" passes such hosts through unscanned", RuleNotPermitted}
+}
+
+// isName says that a canonical host is a name and no address.
+func isName(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err != nil && host != ""
 }
 
 // decideDialled looks for the address that a connection was made to in the tunnel lists. Behind a parent proxy that address

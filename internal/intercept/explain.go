@@ -35,6 +35,9 @@ func (i *Interceptor) Explain(ctx context.Context, t Target, dial bool) Explanat
 		name = t.Addr.Addr().Unmap().String()
 	}
 	x.Name = name
+	if err == nil && name != "" {
+		x.Decision = i.permitted(name, x.Decision)
+	}
 	if !dial || err != nil || name == "" {
 		return x
 	}

@@ -169,10 +169,6 @@ func gatewayOf(t testing.TB, root *authority, edit ...func(*Config)) *Intercepto
 
 func gatewayWith(t testing.TB, root *authority, opt Options, edit ...func(*Config)) *Interceptor {
 	t.Helper()
-	ca, err := InitCA(filepath.Join(t.TempDir(), "ca"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	d, err := egress.New(egress.Default(), egress.Options{AllowPrivate: true})
 	if err != nil {
 		t.Fatal(err)
@@ -184,6 +180,10 @@ func gatewayWith(t testing.TB, root *authority, opt Options, edit ...func(*Confi
 	cfg.ExtraRoots = []string{rootFile(t, root)}
 	for _, e := range edit {
 		e(&cfg)
+	}
+	ca, err := (CAStore{Dir: filepath.Join(t.TempDir(), "ca"), Permit: Permit{cfg.PermitDomains, cfg.PermitNetworks}}).Init()
+	if err != nil {
+		t.Fatal(err)
 	}
 	i, err := New(cfg, ca, d, opt)
 	if err != nil {

@@ -70,7 +70,7 @@ func newLeaves(ca *CA, size int, now func() time.Time, minted func()) (*leaves, 
 		rsa:   sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) }),
 		cache: newLRU[leafKey, *tls.Certificate](size, now),
 	}
-	if ca.key == nil { // of ReadCA: nobody is served
+	if ca.key == nil { // of CAStore.Read: nobody is served
 		return l, nil
 	}
 	if l.probe, err = l.mint("probe.invalid", nil, ecdsaLeaf); err != nil {
@@ -96,7 +96,7 @@ func (l *leaves) get(ctx context.Context, name string, origin *x509.Certificate,
 	key := leafKey{name: name, kind: kind}
 	if origin != nil {
 		key.origin = sha256.Sum256(origin.Raw)
-		if dns, ips := mirrored(origin); origin.VerifyHostname(name) == nil && len(dns) == len(origin.DNSNames) && len(ips) == len(origin.IPAddresses) {
+		if dns, ips := l.mirrored(origin); origin.VerifyHostname(name) == nil && len(dns) == len(origin.DNSNames) && len(ips) == len(origin.IPAddresses) {
 			key.name = ""
 		}
 	}
@@ -144,9 +144,12 @@ func (l *leaves) mint(name string, origin *x509.Certificate, kind keyKind) (*tls
 	}
 	if len(name) <= 64 { // the upper bound of a common name (RFC 5280, appendix A.1)
 		tpl.Subject = pkix.Name{CommonName: name}
+		if !isName(name) { // OpenSSL takes a common name that could be a host name for one, and holds it against name constraints
+			tpl.Subject.CommonName = "address " + name
+		}
 	}
 	if origin != nil {
-		tpl.DNSNames, tpl.IPAddresses = mirrored(origin)
+		tpl.DNSNames, tpl.IPAddresses = l.mirrored(origin)
 	}
 	cover(tpl, name)
 	tpl.NotBefore, tpl.NotAfter = l.dates(origin)
@@ -196,12 +199,15 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // mirrored returns the names of the origin's certificate that a leaf takes over, wildcards as they are. What is no host
-// name is left out.
-func mirrored(origin *x509.Certificate) (dns []string, ips []net.IP) {
+// name is left out, and so is what the CA is not good for: with one such name the whole leaf would not be taken.
+func (l *leaves) mirrored(origin *x509.Certificate) (dns []string, ips []net.IP) {
 	size := 0
 	for _, n := range origin.DNSNames {
 		base, wildcard := strings.CutPrefix(n, "*.")
 		if _, err := canonicalHost(base); err != nil || base == "" || (wildcard && !strings.Contains(base, ".")) {
+			continue
+		}
+		if !l.ca.permits(n) {
 			continue
 		}
 		if size += len(n); len(dns) >= maxMirrored || size > maxMirroredSize {
@@ -212,6 +218,9 @@ func mirrored(origin *x509.Certificate) (dns []string, ips []net.IP) {
 	for _, ip := range origin.IPAddresses {
 		if len(ips) >= maxMirrored {
 			break
+		}
+		if !l.ca.permits(ip.String()) {
+			continue
 		}
 		ips = append(ips, ip)
 	}

@@ -15,7 +15,7 @@ import (
 
 func newTestLeaves(t testing.TB, size int, now func() time.Time, minted func()) *leaves {
 	t.Helper()
-	ca, err := InitCA(filepath.Join(t.TempDir(), "ca"))
+	ca, err := (CAStore{Dir: filepath.Join(t.TempDir(), "ca")}).Init()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,7 @@ const (
 	RuleLearned           Rule = "learned"            // the origin asked for a client certificate before
 	RulePinned            Rule = "pinned"             // the client refused the gateway's certificates before
 	RuleClientCertificate Rule = "client-certificate" // the origin asks for one now
+	RuleNotPermitted      Rule = "not-permitted"      // the CA is kept to other names
 	RuleUnproven          Rule = "unproven"           // on a tunnel list, but the origin does not prove the name: inspected
 )
 
@@ -65,12 +66,12 @@ const (
 var (
 	rules = []Rule{
 		RuleNone, RuleTarget, RuleProtocol, RuleClients, RuleList, RuleFile, RuleZone, RuleLearned, RulePinned,
-		RuleClientCertificate, RuleUnproven,
+		RuleClientCertificate, RuleUnproven, RuleNotPermitted,
 	}
 	ruleModes = map[Rule][]Mode{
 		RuleNone: {Inspect}, RuleTarget: {Refuse, Inspect}, RuleProtocol: {Refuse, Plain}, RuleClients: {Tunnel},
 		RuleList: {Tunnel}, RuleFile: {Tunnel}, RuleZone: {Tunnel}, RuleLearned: {Tunnel}, RulePinned: {Tunnel},
-		RuleClientCertificate: {Tunnel}, RuleUnproven: {Inspect},
+		RuleClientCertificate: {Tunnel}, RuleUnproven: {Inspect}, RuleNotPermitted: {Refuse, Tunnel},
 	}
 )
 

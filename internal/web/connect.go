@@ -218,6 +218,9 @@ func (s *Server) open(nc net.Conn, target intercept.Target, f policy.Facts) {
 	default:
 		defer done()
 		kind, detail := notice.NotTLS, sess.Reason
+		if sess.Rule == intercept.RuleNotPermitted {
+			kind = notice.ForbiddenTarget
+		}
 		if sess.Fault != nil {
 			kind, _ = faultNotice(sess.Fault)
 			detail = sess.Fault.Error()

@@ -136,7 +136,7 @@ func newRig(t testing.TB, change ...func(*plan)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.ca, err = intercept.InitCA(filepath.Join(t.TempDir(), "ca")); err != nil {
+	if r.ca, err = (intercept.CAStore{Dir: filepath.Join(t.TempDir(), "ca")}).Init(); err != nil {
 		t.Fatal(err)
 	}
 	i, err := intercept.New(p.tls, r.ca, dialer, intercept.Options{Logger: p.log})

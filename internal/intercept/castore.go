@@ -1,0 +1,183 @@
+package intercept
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// CAStore is the directory that a CA is kept in, and what is needed to make, open and keep one there.
+type CAStore struct {
+	Dir        string
+	Passphrase []byte // of the key; empty: none is known, and new keys are not encrypted
+	Permit     Permit // what new CAs are kept to
+}
+
+func (s CAStore) certPath() string { return filepath.Join(s.Dir, caCertFile) }
+func (s CAStore) keyPath() string  { return filepath.Join(s.Dir, caKeyFile) }
+
+// Init makes a new CA (ECDSA P-256, ten years, path length 0) in the directory, which is made for the owner alone where it
+// is missing. It never overwrites: the error is an fs.ErrExist where any of the two files is there.
+func (s CAStore) Init() (*CA, error) {
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory of the CA: %w", err)
+	}
+	for _, path := range []string{s.keyPath(), s.certPath()} {
+		if _, err := os.Lstat(path); err == nil {
+			return nil, fmt.Errorf("%s: %w; a CA is never overwritten: use `ca rotate`, or move both files away", path, os.ErrExist)
+		}
+	}
+	certPEM, keyPEM, err := newCA(time.Now(), s.Permit, s.Passphrase)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeNew(s.keyPath(), keyPEM, 0o600); err != nil {
+		return nil, fmt.Errorf("key of the CA: %w", err)
+	}
+	if err := writeNew(s.certPath(), certPEM, 0o644); err != nil {
+		return nil, fmt.Errorf("certificate of the CA: %w", err)
+	}
+	return s.Load()
+}
+
+// LoadOrInit returns the CA, and makes it where there is none; created says so.
+func (s CAStore) LoadOrInit() (ca *CA, created bool, err error) {
+	if ca, err = s.Load(); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return ca, false, err
+	}
+	if ca, err = s.Init(); errors.Is(err, os.ErrExist) {
+		// Another process made it just now, or one of the two files is missing: loading says which.
+		ca, err = s.Load()
+		return ca, false, err
+	}
+	return ca, err == nil, err
+}
+
+// errExpired is for a CA whose time is over. It can be replaced, and nothing else.
+var errExpired = errors.New("`ca rotate` makes a new one")
+
+// Load returns the CA. The error is an fs.ErrNotExist where there is none, an ErrNoPassphrase or ErrWrongPassphrase where the
+// key is encrypted and stays so, and says what to do where the files cannot be used: a key that others can read, a
+// certificate that is no CA's or has expired, a key that is another's.
+func (s CAStore) Load() (*CA, error) {
+	ca, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	if now := time.Now(); now.After(ca.cert.NotAfter) {
+		return nil, fmt.Errorf("%s expired on %s: %w", s.certPath(), ca.cert.NotAfter.Format(time.DateOnly), errExpired)
+	}
+	return ca, nil
+}
+
+// open is Load, whatever the date.
+func (s CAStore) open() (*CA, error) {
+	certPEM, certErr := os.ReadFile(s.certPath())
+	keyPEM, keyErr := readKeyFile(s.keyPath())
+	if errors.Is(certErr, os.ErrNotExist) && errors.Is(keyErr, os.ErrNotExist) {
+		return nil, fmt.Errorf("no CA in %s: %w", s.Dir, os.ErrNotExist)
+	}
+	if errors.Is(certErr, os.ErrNotExist) || errors.Is(keyErr, os.ErrNotExist) {
+		// Not an fs.ErrNotExist: half a CA must not be taken for none, and be made anew.
+		return nil, fmt.Errorf("%s and %s belong together, but one of them is missing: put it back, or move the other away", s.certPath(), s.keyPath())
+	}
+	if err := errors.Join(certErr, keyErr); err != nil {
+		return nil, fmt.Errorf("the CA: %w", err)
+	}
+	ca, err := parseCA(certPEM, keyPEM, s.Passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("the CA in %s: %w", s.Dir, err)
+	}
+	if ca.old, err = readOld(s.Dir); err != nil {
+		return nil, err
+	}
+	return ca, nil
+}
+
+// Read returns the CA without its key, for whoever only has to know its certificates: it recognises them, and signs nothing.
+// The error is an fs.ErrNotExist where there is none.
+func (s CAStore) Read() (*CA, error) {
+	b, err := os.ReadFile(s.certPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no CA in %s: %w", s.Dir, os.ErrNotExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the CA: %w", err)
+	}
+	certs, err := parsePEMCerts(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.certPath(), err)
+	}
+	ca := &CA{cert: certs[0], issuers: certs[1:]}
+	if ca.old, err = readOld(s.Dir); err != nil {
+		return nil, err
+	}
+	return ca, nil
+}
+
+// Rotate makes a new CA in the place of the one there, kept to the same names unless Permit says otherwise. The former
+// certificate is kept as ca-old-N.pem, to be trusted by clients until they have the new one; its key is destroyed by being
+// replaced. The new key is encrypted with Passphrase. Leaves are signed by the new CA from the moment that the gateway loads
+// it.
+func (s CAStore) Rotate() (*CA, error) {
+	former, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	permit := s.Permit
+	if permit.empty() {
+		permit = permitOf(former.cert)
+	}
+	certPEM, keyPEM, err := newCA(time.Now(), permit, s.Passphrase)
+	if err != nil {
+		return nil, err
+	}
+	kept := false
+	for n := 1; !kept; n++ {
+		err := os.Link(s.certPath(), filepath.Join(s.Dir, fmt.Sprintf("ca-old-%d.pem", n)))
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("keeping the former certificate: %w", err)
+		}
+		kept = err == nil
+	}
+	if err := errors.Join(replace(s.keyPath(), keyPEM, 0o600), replace(s.certPath(), certPEM, 0o644)); err != nil {
+		return nil, fmt.Errorf("writing the new CA: %w", err)
+	}
+	return s.Load()
+}
+
+// SetPassphrase writes the key anew, encrypted with another passphrase; empty: not encrypted.
+func (s CAStore) SetPassphrase(passphrase []byte) error {
+	ca, err := s.open()
+	if err != nil {
+		return err
+	}
+	keyPEM, err := encodeKey(ca.key, passphrase)
+	if err != nil {
+		return err
+	}
+	// What cannot be read again is not written over what can.
+	if _, encrypted, err := parseKey(keyPEM, passphrase); err != nil || encrypted != (len(passphrase) > 0) {
+		return fmt.Errorf("the key cannot be read back (%w); nothing was changed", err)
+	}
+	if err := replace(s.keyPath(), keyPEM, 0o600); err != nil {
+		return fmt.Errorf("key of the CA: %w", err)
+	}
+	return nil
+}
+
+// Encrypted says whether the key's file is encrypted, without opening it. The error is an fs.ErrNotExist where there is none.
+func (s CAStore) Encrypted() (bool, error) {
+	b, err := readKeyFile(s.keyPath())
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, fmt.Errorf("no CA in %s: %w", s.Dir, os.ErrNotExist)
+		}
+		return false, err
+	}
+	return bytes.Contains(b, []byte("-----BEGIN "+encryptedBlock+"-----")), nil
+}
