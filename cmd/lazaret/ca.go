@@ -87,8 +87,7 @@ func caInit() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			showCA(c, store, ca)
-			return nil
+			return showCA(c, store, ca)
 		})
 	permit.register(c)
 	return c
@@ -100,8 +99,7 @@ func caShow() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		showCA(c, store, ca)
-		return nil
+		return showCA(c, store, ca)
 	})
 }
 
@@ -119,7 +117,9 @@ func caRotate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			showCA(c, store, ca)
+			if err := showCA(c, store, ca); err != nil {
+				return err
+			}
 			fmt.Fprintln(c.OutOrStdout(), "Restart the gateway when your clients trust the new one.")
 			return nil
 		})
@@ -140,7 +140,7 @@ func noCA(dir string) error {
 	return fmt.Errorf("there is no certificate authority in %s: \"lazaret ca init\" makes one, and so does the first start", dir)
 }
 
-func showCA(c *cobra.Command, store intercept.CAStore, ca *intercept.CA) {
+func showCA(c *cobra.Command, store intercept.CAStore, ca *intercept.CA) error {
 	w := c.OutOrStdout()
 	cert := ca.Certificate()
 	fmt.Fprintf(w, "Certificate  %s\nSubject      %s\nValid        %s to %s\nSHA-256      %s\n", filepath.Join(store.Dir, "ca.pem"),
@@ -152,12 +152,15 @@ func showCA(c *cobra.Command, store intercept.CAStore, ca *intercept.CA) {
 	for _, n := range permitted.Networks {
 		fmt.Fprintf(w, "Kept to      %s\n", n)
 	}
-	if encrypted, err := store.Encrypted(); err == nil {
-		fmt.Fprintf(w, "Key          %s\n", map[bool]string{true: "encrypted", false: "not encrypted; readable by its owner alone"}[encrypted])
+	encrypted, err := store.Encrypted()
+	if err != nil {
+		return err // nobody is to believe that such a CA can be used
 	}
+	fmt.Fprintf(w, "Key          %s\n", map[bool]string{true: "encrypted", false: "not encrypted; readable by its owner alone"}[encrypted])
 	for _, old := range ca.Trusted()[1:] {
 		fmt.Fprintf(w, "Former       %s, valid until %s, SHA-256 %s\n", old.Subject, old.NotAfter.Format("2006-01-02"), intercept.Fingerprint(old))
 	}
+	return nil
 }
 
 func caExport() *cobra.Command {

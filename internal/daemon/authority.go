@@ -17,7 +17,7 @@ import (
 // Where the passphrase of the CA's key comes from: systemd's credential of that name, or the environment.
 const (
 	passphraseCredential = "ca-passphrase"
-	passphraseEnv        = "LAZARET_CA_PASSPHRASE"
+	passphraseEnv        = "LAZARET_CA_PASSPHRASE" //nolint:gosec // the variable's name
 )
 
 // passphrase is read once: then it is no longer in the environment, which other programs are given.
@@ -49,7 +49,7 @@ var readPassphrase = sync.OnceValue(func() passphrase {
 
 // readSecret returns a file's only line.
 func readSecret(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := os.Open(name) //nolint:gosec // the service manager names the directory
 	if err != nil {
 		return nil, err
 	}

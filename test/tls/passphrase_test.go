@@ -71,7 +71,7 @@ func TestGatewayWithAnEncryptedKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) }) // it has ended by then, but for failures
-	resp, err := http.Get("http://" + g.Admin + "/ca.pem") //nolint:noctx // of this test's gateway
+	resp, err := http.Get("http://" + g.Admin + "/ca.pem")       //nolint:noctx // of this test's gateway
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("the new process does not serve: %v", err)
 	} else {
