@@ -26,6 +26,7 @@ type options struct {
 	rounds       int
 	visits       int
 	connections  int
+	crowd        int
 	database     peers.Database
 	lazaret      string
 	out          string
@@ -68,6 +69,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.rounds, "rounds", 3, "rounds; the tables show the medians")
 	f.IntVar(&o.visits, "visits", 40, "hosts that are visited for the first time in one round")
 	f.IntVar(&o.connections, "idle", 1000, "connections of the scenario idle")
+	f.IntVar(&o.crowd, "crowd", 20, "downloads at the same time in the scenario 100m-crowd")
 	f.IntVar(&o.database.Bodies, "db-bodies", 20_000, "body signatures in clamd's database")
 	f.IntVar(&o.database.Hashes, "db-hashes", 200_000, "hashes in clamd's database")
 	f.StringVar(&o.lazaret, "lazaret", "bin/lazaret", "the lazaret program")
@@ -86,7 +88,7 @@ func parse(args []string) (options, error) {
 	if o.scenarios, err = choose(scenarios, chosen, scenarioName); err != nil {
 		return o, fmt.Errorf("-scenarios: %w", err)
 	}
-	if o.duration <= 0 || o.warmup < 0 || o.rounds < 1 || o.visits < 1 || o.connections < 1 || o.database.Bodies < 0 || o.database.Hashes < 0 {
+	if o.duration <= 0 || o.warmup < 0 || o.rounds < 1 || o.visits < 1 || o.connections < 1 || o.crowd < 1 || o.database.Bodies < 0 || o.database.Hashes < 0 {
 		return o, errors.New("durations and numbers must be greater than zero")
 	}
 	return o, nil

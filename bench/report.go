@@ -90,6 +90,12 @@ var columns = map[string][]column{
 		memoryColumn("peak", func(s sample) int64 { return s.Peak }),
 		memoryColumn("tmpfs, memfd", func(s sample) int64 { return s.ShmemGrowth }),
 	}, downloadColumns, cpuColumns, commonColumns),
+	kindCrowd: slices.Concat([]column{
+		{"arrived", func(s sample) string { return fmt.Sprint(s.Requests) }},
+		memoryColumn("disk", func(s sample) int64 { return s.Disk }),
+		memoryColumn("peak growth", func(s sample) int64 { return s.PeakGrowth }),
+		number("all of them ms", func(s sample) float64 { return s.Total }),
+	}, cpuColumns, commonColumns),
 	kindConnections: {
 		memoryColumn("a connection", func(s sample) int64 { return int64(s.PerConnection) }),
 		{"connections", func(s sample) string { return fmt.Sprint(s.Requests) }},

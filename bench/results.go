@@ -46,6 +46,7 @@ type sample struct {
 	Peak          int64   `json:"peak,omitempty"`
 	PeakGrowth    int64   `json:"peak_growth,omitempty"`
 	ShmemGrowth   int64   `json:"shmem_growth,omitempty"` // the machine's, in tmpfs and memfds
+	Disk          int64   `json:"disk,omitempty"`         // most that files without a name took at a time
 	PerConnection float64 `json:"per_connection,omitempty"`
 }
 
@@ -93,7 +94,7 @@ func newResults(o options) *results {
 	return &results{
 		Begun: time.Now(), Machine: machine(o), scenarios: o.scenarios, alternatives: o.alternatives,
 		Options: map[string]string{
-			"duration": o.duration.String(), "rounds": fmt.Sprint(o.rounds), "visits": fmt.Sprint(o.visits), "idle": fmt.Sprint(o.connections),
+			"duration": o.duration.String(), "rounds": fmt.Sprint(o.rounds), "visits": fmt.Sprint(o.visits), "idle": fmt.Sprint(o.connections), "crowd": fmt.Sprint(o.crowd),
 			"body signatures": fmt.Sprint(o.database.Bodies), "hashes": fmt.Sprint(o.database.Hashes),
 		},
 	}
@@ -227,6 +228,7 @@ var figures = map[string][]figure{
 	kindDownload:    {firstFigure, totalFigure, gatewayFigure, allFigure},
 	kindMemory:      {growthFigure, totalFigure, gatewayFigure, allFigure},
 	kindConnections: {idleFigure},
+	kindCrowd:       {totalFigure, growthFigure, gatewayFigure, allFigure},
 }
 
 // ratio returns lazaret's figure divided by Squid's: the median over the rounds, in each of which they ran close together.

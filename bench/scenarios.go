@@ -31,6 +31,7 @@ const (
 	kindDownload    = "download"
 	kindMemory      = "memory"
 	kindConnections = "idle"
+	kindCrowd       = "crowd"
 )
 
 // scenario is one kind of use.
@@ -46,6 +47,7 @@ type scenario struct {
 var scenarios = []scenario{
 	{name: "idle", title: "idle connections, after one request each", kind: kindConnections, fresh: true, run: idle},
 	{name: "memory-1g", title: "memory during one download of 1 GiB, unique, at 64 MiB/s", kind: kindMemory, fresh: true, unique: true, run: memory},
+	{name: "100m-crowd", title: "downloads of 100 MiB, unique, many at the same time", kind: kindCrowd, fresh: true, unique: true, run: crowd},
 	keepAlive("1k-repeat-1", 1<<10, 1, false), keepAlive("1k-repeat-16", 1<<10, 16, false),
 	keepAlive("1k-unique-1", 1<<10, 1, true), keepAlive("1k-unique-16", 1<<10, 16, true),
 	keepAlive("60k-repeat-1", 60<<10, 1, false), keepAlive("60k-repeat-16", 60<<10, 16, false),

@@ -49,29 +49,39 @@ func (g *Gate) remembered(ctx context.Context, s *state, o *scan.Object) (v scan
 	}
 	c := g.cache
 	k := key{sum: o.Body.SHA256(), version: maphash.String(c.seed, version)}
-	if v, ok := c.entries.GetIfPresent(k); ok {
-		return v, true
+	for {
+		if v, ok := c.entries.GetIfPresent(k); ok {
+			return v, true
+		}
+		f, waiting := c.flight(k)
+		if !waiting {
+			return g.fly(ctx, s, o, k, f), false
+		}
+		select {
+		case <-f.done:
+			switch {
+			case definite(f.verdict):
+				return f.verdict, true
+			case f.verdict.Reason != scan.Cancelled:
+				// What kept the other scan from an answer (its time was up, an engine failed) need not concern this one.
+				return g.examine(ctx, s, o), false
+			}
+			// The other one's client left: those who are left share a scan again.
+		case <-ctx.Done():
+			return scan.FromError("gate", ctx.Err()), false
+		}
 	}
+}
+
+// flight returns the scan of k that is under way, or else a new one, which the caller is to make.
+func (c *cache) flight(k key) (f *flight, waiting bool) {
 	c.mu.Lock()
-	f, waiting := c.flying[k]
-	if !waiting {
+	defer c.mu.Unlock()
+	if f, waiting = c.flying[k]; !waiting {
 		f = &flight{done: make(chan struct{})}
 		c.flying[k] = f
 	}
-	c.mu.Unlock()
-	if !waiting {
-		return g.fly(ctx, s, o, k, f), false
-	}
-	select {
-	case <-f.done:
-		if definite(f.verdict) {
-			return f.verdict, true
-		}
-		// What kept the other scan from an answer (its client left, its time was up) need not concern this one.
-		return g.examine(ctx, s, o), false
-	case <-ctx.Done():
-		return scan.FromError("gate", ctx.Err()), false
-	}
+	return f, waiting
 }
 
 // fly scans o on behalf of everybody who waits for k.

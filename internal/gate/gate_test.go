@@ -312,6 +312,47 @@ func TestIdenticalObjectsAreScannedOnce(t *testing.T) {
 	}
 }
 
+func TestScanIsSharedAgainWhenTheFirstClientLeaves(t *testing.T) {
+	f := newFixture(t, nil)
+	entered, release := make(chan struct{}, 20), make(chan struct{})
+	f.engine.before = func(ctx context.Context) error {
+		entered <- struct{}{}
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	ctx, leave := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	var passed atomic.Int64
+	judge := func(ctx context.Context) {
+		o, err := f.Take(strings.NewReader("same"), Intake{})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer closeBody(o)
+		if d, _ := f.Judge(ctx, policy.Facts{}, o); d.Action == policy.Pass {
+			passed.Add(1)
+		}
+	}
+	wg.Go(func() { judge(ctx) })
+	<-entered
+	for range 10 {
+		wg.Go(func() { judge(context.Background()) })
+	}
+	time.Sleep(20 * time.Millisecond) // those that come too late for the first share the second as well
+	leave()
+	<-entered
+	close(release)
+	wg.Wait()
+	if f.engine.scans.Load() != 2 || passed.Load() != 10 {
+		t.Errorf("%d scans, %d passed; want 2 and 10", f.engine.scans.Load(), passed.Load())
+	}
+}
+
 func TestStreamIsJudgedPieceByPiece(t *testing.T) {
 	f := newFixture(t, nil)
 	pr, pw := io.Pipe()

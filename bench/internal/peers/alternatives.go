@@ -151,6 +151,10 @@ connect_ports = ["1-65535"]
 [web.tls]
 extra_roots = [%q]
 tunnel = [%s]
+[spool]
+max_object = "1100 MiB"
+total_disk = "2 GiB"
+wait = "1h"
 [pop3]
 listen = []
 [admin]

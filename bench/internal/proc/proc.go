@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -249,4 +250,33 @@ func parseBusy(b []byte) (used, stolen time.Duration, err error) {
 		}
 	}
 	return used, stolen, nil
+}
+
+// Unlinked returns how many bytes of disk the files take that the processes have open and that have no name any more. Files in
+// memory (memfds) are not counted, nor are descendants of the processes.
+func Unlinked(pids ...int) (int64, error) {
+	type file struct{ dev, ino uint64 }
+	seen := map[file]bool{}
+	var total int64
+	for _, pid := range pids {
+		dir := fmt.Sprintf("/proc/%d/fd", pid)
+		fds, err := os.ReadDir(dir)
+		if err != nil {
+			return 0, err
+		}
+		for _, fd := range fds {
+			path := filepath.Join(dir, fd.Name())
+			to, err := os.Readlink(path)
+			if err != nil || strings.HasPrefix(to, "/memfd:") || strings.HasPrefix(to, "/dev/shm/") {
+				continue // it has been closed meanwhile, or is in memory
+			}
+			var st syscall.Stat_t
+			if syscall.Stat(path, &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG || st.Nlink > 0 || seen[file{st.Dev, st.Ino}] {
+				continue
+			}
+			seen[file{st.Dev, st.Ino}] = true
+			total += st.Blocks * 512
+		}
+	}
+	return total, nil
 }

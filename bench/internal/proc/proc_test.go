@@ -1,8 +1,10 @@
 package proc
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -90,5 +92,30 @@ func TestMemoryAndPeak(t *testing.T) {
 	}
 	if big[size-1] != 255 {
 		t.Error("the memory was not used")
+	}
+}
+
+func TestUnlinked(t *testing.T) {
+	before, err := Unlinked(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const size = 1 << 20
+	if _, err := f.Write(bytes.Repeat([]byte("x"), size)); err != nil || f.Sync() != nil {
+		t.Fatal(err)
+	}
+	if now, err := Unlinked(os.Getpid()); err != nil || now != before {
+		t.Errorf("with a name: %d bytes, before %d, %v", now, before, err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := Unlinked(os.Getpid()); err != nil || now < before+size {
+		t.Errorf("without a name: %d bytes, before %d, %v", now, before, err)
 	}
 }
