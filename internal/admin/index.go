@@ -34,14 +34,14 @@ type indexView struct {
 	Nonce     string
 	Version   string
 	Ready     bool
-	CA        *caView
+	CAs       []caView   // the one in use is the first; empty: not loaded
+	T         *pageTexts // the part for everybody, in the language of the browser
+	Lang      string
 	Host      string // where this page was asked for, for links that are typed elsewhere
 	Proxies   []string
 	Reachable bool
 	State     *stateView
 }
-
-type caView struct{ Name, Fingerprint, From, Until string }
 
 type stateView struct {
 	Problems     []string
@@ -70,12 +70,9 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request) {
 	problems := s.problems(r.Context())
 	v := indexView{Nonce: nonce(), Version: notice.Clean(s.src.Version, showText), Ready: len(problems) == 0, Host: notice.Clean(r.Host, showText)}
 	v.Proxies, v.Reachable = s.proxies(r)
-	if c := s.certificate(); c != nil {
-		v.CA = &caView{
-			Name: notice.Clean(certName(c), showText), Fingerprint: fingerprint(c),
-			From: c.NotBefore.Format(time.DateOnly), Until: c.NotAfter.Format(time.DateOnly),
-		}
-	}
+	v.CAs = s.caViews()
+	v.Lang, v.T = textsFor(r.Header.Get("Accept-Language"))
+	w.Header().Set("Vary", "Accept-Language")
 	if s.insider(r) {
 		v.State = s.state(problems)
 	}

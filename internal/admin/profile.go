@@ -89,7 +89,7 @@ func certName(c *x509.Certificate) string {
 // fingerprint returns the SHA-256 of the certificate as people compare it, "AB:CD:…".
 func fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
-	return strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintf("% X", sum[:]), " ", ":"), ":")
+	return colons(sum[:])
 }
 
 // uuid derives a UUID (RFC 9562, version 8) from a fingerprint and a purpose.

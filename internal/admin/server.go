@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"log/slog"
 	"net"
@@ -48,13 +47,11 @@ func New(cfg Config, src Sources, log *slog.Logger) (*Server, error) {
 	mux.HandleFunc("/{$}", s.index)
 	mux.HandleFunc("/healthz", s.health)
 	mux.HandleFunc("/readyz", s.ready)
-	mux.HandleFunc("/ca.pem", s.ca("application/x-pem-file", func(c *x509.Certificate) []byte {
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
-	}))
-	der := s.ca("application/x-x509-ca-cert", func(c *x509.Certificate) []byte { return c.Raw })
-	mux.HandleFunc("/ca.der", der)
-	mux.HandleFunc("/ca.crt", der)
-	mux.HandleFunc("/ca.mobileconfig", s.ca("application/x-apple-aspen-config", profile))
+	for ending, form := range caForms {
+		mux.HandleFunc("/ca."+ending, s.ca(form.contentType, form.encode))
+	}
+	mux.HandleFunc("/ca/{file}", s.oneCA)
+	mux.HandleFunc("/ca-all.pem", s.allCAs)
 	mux.HandleFunc("/proxy.pac", s.pac)
 	mux.HandleFunc("/wpad.dat", s.pac)
 	if src.Metrics != nil {

@@ -2,14 +2,17 @@ package daemon
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
+	"lazaret/internal/admin"
 	"lazaret/internal/config"
 	"lazaret/internal/intercept"
 )
@@ -98,7 +101,7 @@ func (d *Daemon) loadCA(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("certificate authority: %w", err)
 	}
-	d.ca = ca
+	d.ca, d.caDir = ca, store.Dir
 	if created {
 		d.log.Info("a certificate authority was made; clients must trust it", "certificate", filepath.Join(store.Dir, "ca.pem"),
 			"fingerprint", intercept.Fingerprint(ca.Certificate()))
@@ -123,4 +126,26 @@ func names(p intercept.Permit) string {
 		words = append(words, n.Masked().String())
 	}
 	return strings.Join(words, " ")
+}
+
+// otherCAs returns what clients are to trust besides the CA in use: the one that a rotation has put into the state directory
+// for the next start, and former ones. What cannot be read there is left out; what was read at the start is known.
+func (d *Daemon) otherCAs() []admin.OtherCA {
+	var out []admin.OtherCA
+	seen := func(c *x509.Certificate) bool {
+		return c.Equal(d.ca.Certificate()) || slices.ContainsFunc(out, func(o admin.OtherCA) bool { return o.Certificate.Equal(c) })
+	}
+	if now, err := (intercept.CAStore{Dir: d.caDir}).Read(); err == nil {
+		for n, c := range now.Trusted() {
+			if !seen(c) {
+				out = append(out, admin.OtherCA{Certificate: c, Next: n == 0})
+			}
+		}
+	}
+	for _, c := range d.ca.Trusted() {
+		if !seen(c) {
+			out = append(out, admin.OtherCA{Certificate: c})
+		}
+	}
+	return out
 }

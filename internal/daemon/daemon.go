@@ -55,6 +55,7 @@ type Daemon struct {
 	audit  *audit.Log
 	pool   *spool.Pool
 	ca     *intercept.CA
+	caDir  string
 	gate   *gate.Gate
 	web    *web.Server
 	pop3   *pop3.Server
@@ -215,6 +216,7 @@ func (d *Daemon) servers(cfg *config.Config) error {
 		Scanners:   d.ScannerStatus,
 		Spool:      d.spoolUsage,
 		CA:         func() *x509.Certificate { return d.ca.Certificate() },
+		OtherCAs:   d.otherCAs,
 		Ready:      d.unready,
 		ProxyAddrs: d.proxyAddrs,
 		Records:    d.audit,
