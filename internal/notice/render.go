@@ -25,7 +25,7 @@ import (
 	"lazaret/internal/scan"
 )
 
-//go:embed templates/page.html templates/page.txt
+//go:embed templates/page.html templates/page.txt templates/progress.html
 var builtIn embed.FS
 
 // Renderer makes answers out of notices. It is safe for use by many goroutines.
@@ -33,6 +33,7 @@ type Renderer struct {
 	texts        *catalogue
 	html         []executor // the operator's, if any, and the built-in one
 	text         []executor
+	progress     []executor
 	organisation string
 	contact      string
 	contactMail  bool
@@ -82,6 +83,9 @@ func (r *Renderer) layouts(dir string) error {
 	if r.html, err = layout(dir, "page.html", parseHTML); err != nil {
 		return err
 	}
+	if r.progress, err = layout(dir, "progress.html", parseHTML); err != nil {
+		return err
+	}
 	r.text, err = layout(dir, "page.txt", parseText)
 	return err
 }
@@ -112,6 +116,9 @@ func layout(dir, name string, parse func(name, s string) (executor, error)) ([]e
 // try renders a notice of every kind in every language by every template, so that what is broken is said at the start.
 func (r *Renderer) try() error {
 	for _, t := range r.texts.languages {
+		if err := r.tryProgress(t); err != nil {
+			return err
+		}
 		for _, kind := range Kinds() {
 			n := Notice{
 				Reference: NewReference(), Kind: kind, Time: time.Now(), Size: 1, SHA256: "00", Fault: "x", Degraded: true,
@@ -199,7 +206,7 @@ func nonce() string {
 }
 
 // execute renders v by the first template that can.
-func execute(templates []executor, v View) []byte {
+func execute(templates []executor, v any) []byte {
 	for _, t := range templates {
 		var b bytes.Buffer
 		if err := t.Execute(&b, v); err == nil {

@@ -44,6 +44,7 @@ type Config struct {
 	StreamTimeout units.Duration `toml:"stream_timeout" doc:"how long tunnels, WebSockets and event streams may be silent"`
 
 	WebSocket Sockets `toml:"websocket"`
+	Progress  Waiting `toml:"progress"`
 }
 
 // Default returns the settings that work without a file.
@@ -71,6 +72,7 @@ func Default() Config {
 		MinRate:              64,
 		StreamTimeout:        units.Duration(2 * time.Hour),
 		WebSocket:            defaultWebSocket(),
+		Progress:             defaultWaiting(),
 	}
 }
 
@@ -137,7 +139,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: must be greater than zero, such as \"2m\"", d.key))
 		}
 	}
-	return errors.Join(append(errs, c.WebSocket.problems()...)...)
+	return errors.Join(append(append(errs, c.WebSocket.problems()...), c.Progress.problems()...)...)
 }
 
 func checkAddresses(key string, addrs []string) []error {

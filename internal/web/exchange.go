@@ -29,6 +29,8 @@ type exchange struct {
 
 	leaveTurn func() // gives back the place among the client's requests
 	hold      *hold  // what the client gets while it waits; nil: nothing
+	unbind    func() // keeps the exchange's work from ending with the request; nil: it cannot
+	detached  bool   // it goes on without the request
 }
 
 // newExchange returns an exchange whose facts name the client, so that a refusal can be recorded.
@@ -88,7 +90,11 @@ func (x *exchange) page(n notice.Notice) {
 		x.s.stopped.remember(x, n)
 		x.abort()
 	}
-	resp := x.s.opt.Pages.Respond(x.r.Header.Get("Accept"), x.r.Header.Get("Accept-Language"), n)
+	x.respond(x.s.opt.Pages.Respond(x.r.Header.Get("Accept"), x.r.Header.Get("Accept-Language"), n))
+}
+
+// respond answers with a page.
+func (x *exchange) respond(resp notice.Response) {
 	h := x.w.Header()
 	for name := range h {
 		if name != "Connection" && name != "Proxy-Authenticate" {
@@ -135,9 +141,23 @@ func reset(c net.Conn) {
 	}
 }
 
-// context returns the context of the exchange's work, which ends with the client's request.
+// context returns the context of the exchange's work, which ends with the client's request, unless that is a navigation whose
+// work is unbound from it.
 func (x *exchange) context() (context.Context, context.CancelCauseFunc) {
-	return context.WithCancelCause(x.r.Context())
+	if !x.set.Progress.Enabled || !navigates(x.r) {
+		return context.WithCancelCause(x.r.Context())
+	}
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(x.r.Context()))
+	stop := context.AfterFunc(x.r.Context(), func() { cancel(context.Cause(x.r.Context())) })
+	x.unbind = func() { stop() }
+	return ctx, cancel
+}
+
+// detach has the exchange's work, which was unbound from the request, go on when that has been answered. Ctx is the work's: it
+// ends with it.
+func (x *exchange) detach(ctx context.Context) {
+	x.detached = true
+	context.AfterFunc(ctx, x.origin.detach())
 }
 
 // rawTarget returns path and query of a request as the client wrote them: what a URL parser makes of a path is not

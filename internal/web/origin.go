@@ -156,6 +156,28 @@ func (o *origin) close() {
 	o.cc, o.nc, o.lent, o.asleep = nil, nil, nil, nil
 }
 
+// detach takes the connection away from the client's, because a request that is under way there goes on without it; later ones
+// get another. release ends it as soon as nothing is under way there.
+func (o *origin) detach() (release func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	cc := o.cc
+	if cc == nil {
+		return func() {}
+	}
+	cc.SetStateHook(nil)
+	o.cc, o.nc, o.lent = nil, nil, nil
+	return func() {
+		idle := func(cc *http.ClientConn) {
+			if cc.InFlight() == 0 || cc.Err() != nil {
+				_ = cc.Close() // it is of no use any more
+			}
+		}
+		cc.SetStateHook(idle)
+		idle(cc)
+	}
+}
+
 // roundTrip sends out and returns the head of the answer. A request that the origin has surely not acted upon, or may be
 // asked to act upon twice (RFC 9110, 9.2.2), is sent once more when the connection turns out to be dead. Of others the
 // error is errAbort: a client that sees its own connection close knows what to do.

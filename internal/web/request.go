@@ -33,6 +33,9 @@ func (x *exchange) forward() {
 		x.refuse(notice.BadRequest, err.Error(), "")
 		return
 	}
+	if x.ofProgress() {
+		return
+	}
 	if n, ok := x.s.stopped.recall(x); ok {
 		x.s.opt.Gate.Refuse(x.facts, n.Kind, "", "aborted a while ago, see reference "+n.Reference)
 		x.page(n)
@@ -43,7 +46,11 @@ func (x *exchange) forward() {
 	}
 	defer x.leaveTurn()
 	ctx, cancel := x.context()
-	defer cancel(nil)
+	defer func() {
+		if !x.detached {
+			cancel(nil)
+		}
+	}()
 	call := &call{exchange: x, cancel: cancel, upgrade: upgradeWanted(x.r)}
 	if call.upgrade == webSocket {
 		var err error
@@ -187,21 +194,35 @@ func (x *exchange) readUpload(f policy.Facts, in gate.Intake) (*scan.Object, *be
 // judgedBothWays has content judged as it came, and decoded where it is encoded, because it goes on encoded. It answers
 // the request where it is not to go on.
 func (x *exchange) judgedBothWays(facts policy.Facts, o *scan.Object, in gate.Intake, codings []string) bool {
-	if !x.judged(facts, o) {
-		return false
-	}
-	if o.Body == nil {
-		x.notHeld()
-		return false
-	}
-	if len(codings) == 0 {
+	n, ok := x.judgeBothWays(x.r.Context(), facts, o, in, codings)
+	if ok {
 		return true
+	}
+	if x.r.Context().Err() != nil {
+		x.abort() // nobody is there to be told
+	}
+	x.page(n)
+	return false
+}
+
+// judgeBothWays says whether content may go on that is judged as it came, and decoded where it is encoded, and if not, why.
+func (x *exchange) judgeBothWays(ctx context.Context, facts policy.Facts, o *scan.Object, in gate.Intake, codings []string) (n notice.Notice, ok bool) {
+	g := x.s.opt.Gate
+	d, n := g.Judge(ctx, facts, o)
+	switch {
+	case d.Action != policy.Pass:
+		return n, false
+	case o.Body == nil:
+		return g.Refuse(facts, notice.NotScanned, "the object could not be held", "policy lets it pass, but it is not there to be delivered"), false
+	case len(codings) == 0:
+		return n, true
 	}
 	decoded := x.decode(o, in, codings)
 	if decoded.Body != nil {
 		defer decoded.Body.Close() //nolint:errcheck // room is given back; nothing is lost with it
 	}
-	return x.judged(facts, decoded)
+	d, n = g.Judge(ctx, facts, decoded)
+	return n, d.Action == policy.Pass
 }
 
 // decode returns the decoded reading of content that is held as it came.
@@ -274,7 +295,11 @@ func (x *exchange) roundTrip(ctx context.Context, c *call) {
 		x.originFailed(err)
 		return
 	}
-	defer resp.Body.Close() //nolint:errcheck // what was left of it is of no interest
+	defer func() {
+		if !c.detached {
+			_ = resp.Body.Close() // what was left of it is of no interest
+		}
+	}()
 	c.answer(ctx, resp)
 }
 

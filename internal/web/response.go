@@ -131,6 +131,15 @@ func (c *call) bodiless(resp *http.Response, codings []string) {
 	c.deliverHead(resp, h)
 }
 
+// decodedHeaders has header and trailers describe content whose codings were undone.
+func decodedHeaders(resp *http.Response, codings []string) {
+	if len(codings) > 0 {
+		decodedHeader(resp.Header)
+		decodedHeader(resp.Trailer)
+	}
+	delete(resp.Header, "Content-Encoding")
+}
+
 // decodedHeader removes what was said about the encoded form.
 func decodedHeader(h http.Header) {
 	for _, name := range []string{"Content-Encoding", "Content-Length", "Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
@@ -170,6 +179,10 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 	if decode {
 		in.Encodings = codings
 	}
+	if j := c.startJob(ctx, resp, in, codings, decode); j != nil {
+		c.await(ctx, j)
+		return
+	}
 	c.startHold(ctx, resp, &in, codings, decode)
 	o, more, err := c.take(resp.Body, in)
 	defer more.close()
@@ -182,12 +195,8 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 	}
 	h := resp.Header
 	if decode {
+		decodedHeaders(resp, codings)
 		codings = nil
-		if len(in.Encodings) > 0 {
-			decodedHeader(h)
-			decodedHeader(resp.Trailer)
-		}
-		delete(h, "Content-Encoding")
 	}
 	if more != nil {
 		if delete(h, "Content-Length"); c.judged(c.facts, o) {
@@ -244,19 +253,25 @@ func objectName(r *http.Request, resp *http.Response) string {
 
 // brokeOff answers a request whose answer did not come whole.
 func (c *call) brokeOff(ctx context.Context, err error) {
-	switch {
-	case c.r.Context().Err() != nil:
+	if c.r.Context().Err() != nil {
 		c.abort() // the client has gone
-	case errors.Is(err, errStalled), errors.Is(err, errTooSlow):
-		c.refuse(notice.OriginTimeout, "the site stopped sending", err.Error())
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		c.refuse(notice.OriginProtocol, "the site broke off", err.Error())
-	default:
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		c.refuse(notice.OriginProtocol, "the site's answer is malformed or was cut off", err.Error())
 	}
+	kind, fault := brokenOff(ctx, &err)
+	c.refuse(kind, fault, err.Error())
+}
+
+// brokenOff returns what is said of an answer that did not come whole because of err, which becomes the reason.
+func brokenOff(ctx context.Context, err *error) (kind notice.Kind, fault string) {
+	switch {
+	case errors.Is(*err, errStalled), errors.Is(*err, errTooSlow):
+		return notice.OriginTimeout, "the site stopped sending"
+	case errors.Is(*err, io.ErrUnexpectedEOF):
+		return notice.OriginProtocol, "the site broke off"
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		*err = cause
+	}
+	return notice.OriginProtocol, "the site's answer is malformed or was cut off"
 }
 
 // deliver sends what was judged.

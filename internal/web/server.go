@@ -49,6 +49,8 @@ type Dialer interface {
 // Renderer turns a notice into a response; *notice.Renderer is one.
 type Renderer interface {
 	Respond(accept, acceptLanguage string, n notice.Notice) notice.Response
+	// Progress shows how far a download is.
+	Progress(accept, acceptLanguage string, p notice.Progress) notice.Response
 }
 
 // Options are the proxy's parts. All but Self are needed.
@@ -77,6 +79,7 @@ type Server struct {
 	turns     *turns
 	store     *store
 	stopped   *stopped
+	jobs      *jobs
 	parkAfter time.Duration
 
 	ctx    context.Context // ends when nothing may go on any more
@@ -96,13 +99,13 @@ type Server struct {
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
 		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
-		stopped:   newStopped(),
+		stopped: newStopped(), jobs: newJobs(),
 		parkAfter: parkAfter,
 	}
 	if err := s.Use(cfg); err != nil {
 		return nil, err
 	}
-	opt.Gate.OnShortage(s.store.shrink)
+	opt.Gate.OnShortage(func() bool { return s.store.shrink() || s.jobs.shrink() })
 	var id [4]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process rather than return an error
 	s.pseudonym = "lazaret-" + hex.EncodeToString(id[:])
@@ -224,6 +227,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.ended = true
 	s.mu.Unlock()
 	s.cancel()
+	s.jobs.close()
 	err = errors.Join(err, s.outer.Close(), s.inner.Close(), s.late.Close())
 	s.closeRelays()
 	s.wg.Wait()
