@@ -47,6 +47,7 @@ type job struct {
 	expiry  *time.Timer
 	shown   bool // there is a page about it
 	dropped bool
+	since   time.Time // it is ready
 }
 
 // startJob begins a job where a browser navigates to something that may be large, and is no page itself; else it returns nil.

@@ -125,6 +125,7 @@ func (p *jobs) finish(j *job) bool {
 	if j.dropped {
 		return false
 	}
+	j.since = time.Now()
 	p.ready = append(p.ready, j)
 	p.size += j.object.Body.Size()
 	for len(p.ready) > 1 && p.size > int64(j.set.Progress.Size) {
@@ -134,12 +135,16 @@ func (p *jobs) finish(j *job) bool {
 	return true
 }
 
-// shrink gives up the oldest file that was fetched already, because the spool needs room, and says whether there was one.
+// unfetched is how long a file that is ready is kept from those who need room, although nobody fetches it: pages do at once.
+const unfetched = 30 * time.Second
+
+// shrink gives up the oldest file that was fetched already, or was not for a while, because the spool needs room, and says
+// whether there was one.
 func (p *jobs) shrink() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, j := range p.ready {
-		if p.byKey[j.key] != j {
+		if p.byKey[j.key] != j || time.Since(j.since) > unfetched {
 			p.dropLocked(j)
 			return true
 		}

@@ -24,7 +24,7 @@ var browser = []string{
 	"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Accept", "text/html,application/xhtml+xml,*/*;q=0.8", "Accept-Encoding", "gzip",
 }
 
-// gate is an origin whose body comes in two halves, the second one when the test lets it.
+// halves is an origin whose body comes in two halves, the second one when the test lets it.
 type halves struct {
 	body    []byte
 	release chan struct{}
@@ -112,11 +112,11 @@ func TestProgressPageTurnsIntoTheDownload(t *testing.T) {
 			if bytes.Contains([]byte(body), h.body[:16]) {
 				t.Error("something of the object is in the page")
 			}
-			state := map[string]any{}
-			_, text := get(t, c, o.URL+status, "Accept", "application/json")
-			if err := json.Unmarshal([]byte(text), &state); err != nil || state["phase"] != "fetching" || state["percent"] != 50.0 {
-				t.Errorf("the state is %s, %v", text, err)
-			}
+			eventually(t, "the state is told", func() bool {
+				state := map[string]any{}
+				_, text := get(t, c, o.URL+status, "Accept", "application/json")
+				return json.Unmarshal([]byte(text), &state) == nil && state["phase"] == "fetching" && state["percent"] == 50.0
+			})
 			c.CloseIdleConnections() // the browser reconnects
 			again, body := get(t, c, o.URL+"/big%20file.bin?x=1&y=2", browser...)
 			if wantProgress(t, again, body) != status {
