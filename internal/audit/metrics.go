@@ -45,7 +45,7 @@ func newMetrics() *metrics {
 		receive: hist("receive_duration_seconds", "From the first byte of an object asked for to the last one held.",
 			[]float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900}),
 		cached:  prometheus.NewCounter(opts("verdict_cache_hits_total", "Objects whose verdict was remembered.")),
-		exempt:  prometheus.NewCounterVec(opts("exempt_total", "What passed unscanned because it cannot be held or opened."), []string{"kind"}),
+		exempt:  prometheus.NewCounterVec(opts("exempt_total", "What passed without being held to its end: tunnels, streams; a trickle and progress pages, too, before their verdicts."), []string{"kind"}),
 		refused: prometheus.NewCounterVec(opts("refused_total", "Connections and requests turned away before there was an object."), []string{"kind"}),
 		words: map[string]*words{
 			"protocol": {limit: 16}, "exempt": {limit: 32}, "refuse": {limit: 64}, "connections": {limit: 32},
@@ -132,6 +132,7 @@ type Gauges struct {
 	Connections func() map[string]int64                // open connections, by a fixed word for each listener: "web", "pop3"
 	Output      func() OutputStatus                    // the log's own state
 	Cache       func() (entries int64, evicted uint64) // the verdict cache
+	Downloads   func() (fetching, ready int)           // those that progress pages are about
 }
 
 // Registry returns the metrics of this Log, and those that Watch added.
@@ -161,13 +162,14 @@ var (
 	descOverflowed  = desc("log_overflowed_lines_total", "Log lines that went to the overflow file.")
 	descLost        = desc("log_lost_lines_total", "Log lines that went nowhere.", "about")
 	descCache       = desc("verdict_cache_entries", "Verdicts remembered.")
+	descDownloads   = desc("progress_downloads", "Downloads that browsers are shown a progress page about.", "state")
 	descEvicted     = desc("verdict_cache_evictions_total", "Verdicts forgotten for lack of room.")
 )
 
 // Describe implements prometheus.Collector.
 func (w *watcher) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descInfo, descUp, descSignatures, descSpool, descConnections, descStalled, descOverflowed, descLost, descCache, descEvicted,
+		descInfo, descUp, descSignatures, descSpool, descConnections, descStalled, descOverflowed, descLost, descCache, descEvicted, descDownloads,
 	} {
 		ch <- d
 	}
@@ -203,6 +205,11 @@ func (w *watcher) Collect(ch chan<- prometheus.Metric) {
 		entries, evicted := w.g.Cache()
 		gauge(descCache, float64(entries))
 		counter(descEvicted, float64(evicted))
+	}
+	if w.g.Downloads != nil {
+		fetching, ready := w.g.Downloads()
+		gauge(descDownloads, float64(fetching), "fetching")
+		gauge(descDownloads, float64(ready), "ready")
 	}
 	if w.g.Output != nil {
 		s := w.g.Output()

@@ -211,6 +211,13 @@ func (p *jobs) isShown(j *job) bool {
 	return j.shown
 }
 
+// Downloads returns how many downloads progress pages are about: those that are being fetched or judged, and those whose file is
+// ready.
+func (s *Server) Downloads() (fetching, ready int) {
+	all, ready := s.jobs.count()
+	return all - ready, ready
+}
+
 // count returns how many jobs there are, and how many of them have their file ready.
 func (p *jobs) count() (all, ready int) {
 	p.mu.Lock()

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"net/http"
 	"sync"
 	"time"
 
@@ -41,6 +42,8 @@ func (x *exchange) stoppedKey() stoppedKey {
 // remember notes n as the reason why x was aborted, where it is about its object and will be the same the next time.
 func (s *stopped) remember(x *exchange, n notice.Notice) {
 	switch {
+	case x.r.Method != http.MethodGet:
+		return // the next one may ask for something else by its content
 	case n.Decision.Action != policy.Block:
 		return
 	case n.Kind != notice.Infected && n.Kind != notice.NotAllowed && n.Kind != notice.NotScanned:

@@ -51,12 +51,12 @@ func largeSite(clean []byte, release chan struct{}) http.Handler {
 	return mux
 }
 
-// download tells the browser to put downloads into the directory that it returns.
+// downloads tells the browser to put downloads into the directory that it returns.
 func downloads(ctx context.Context, t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	if _, err := chromedp.CallBrowser(ctx, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
-		Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: dir,
+		Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: dir, //nolint:misspell // the protocol's own name
 	}); err != nil {
 		t.Fatal(err)
 	}
