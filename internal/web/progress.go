@@ -236,7 +236,8 @@ func (p *jobs) close() {
 }
 
 // navigates says whether a request is made by a browser that shows what it gets as a page: Sec-Fetch-Mode and Sec-Fetch-Dest
-// (Fetch Metadata), or, by http where browsers do not send them, what it accepts.
+// (Fetch Metadata), or, by http where browsers do not send them, what it accepts and what it says it is. Programs that save what they get
+// accept text/html, too (Java's own client, wget2), but do not call themselves browsers.
 func navigates(r *http.Request) bool {
 	h := r.Header
 	if r.Method != http.MethodGet || len(h["Range"]) > 0 || len(h["If-Range"]) > 0 || upgradeOf(h) != "" {
@@ -245,5 +246,6 @@ func navigates(r *http.Request) bool {
 	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
 		return mode == "navigate" && h.Get("Sec-Fetch-Dest") == "document"
 	}
-	return strings.Contains(strings.ToLower(h.Get("Accept")), "text/html")
+	return strings.Contains(strings.ToLower(h.Get("Accept")), "text/html") &&
+		(strings.HasPrefix(h.Get("User-Agent"), "Mozilla/") || h.Get("Upgrade-Insecure-Requests") == "1")
 }

@@ -298,10 +298,26 @@ func TestHTTPNavigationIsToldByWhatItAccepts(t *testing.T) {
 	r := quickRig(t)
 	h := newHalves(noise(4 << 20))
 	o := r.origin(h.ServeHTTP)
-	resp, body := get(t, r.client(), o.URL+"/x", "Accept", "text/html,*/*;q=0.8")
-	status := wantProgress(t, resp, body)
+	resp, body := get(t, r.client(), o.URL+"/x", "Accept", "text/html,*/*;q=0.8", "User-Agent", "Mozilla/5.0 (X11)")
+	wantProgress(t, resp, body)
 	close(h.release)
-	follow(t, r.client(), o.URL, status)
+	for ua, accept := range map[string]string{
+		"Java/21.0.2": "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2",
+		"Wget/2.1.0":  "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+		"Mozilla/5.0": "*/*",
+	} {
+		req := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		req.Header.Set("Accept", accept)
+		req.Header.Set("User-Agent", ua)
+		if navigates(req) {
+			t.Errorf("%s is taken for somebody who looks at pages", ua)
+		}
+		req.Header.Set("Accept", "text/html")
+		req.Header.Set("Upgrade-Insecure-Requests", "1")
+		if !navigates(req) {
+			t.Errorf("%s is not taken for a browser", ua)
+		}
+	}
 }
 
 func TestJobsAreBounded(t *testing.T) {
