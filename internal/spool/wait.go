@@ -13,6 +13,14 @@ type Waiting struct {
 	Note func() (end func()) // called when the waiting begins; end is called when it ends. nil: nobody minds
 }
 
+// How far ahead of what it holds a growing object is thought of before a further one may begin. Of many that begin at the same
+// time, so many are to begin as can grow side by side; the others would hold a little each, and could only be finished one
+// after the other. An announced length counts for no more than this, because anybody can announce anything.
+const (
+	aheadAnnounced = 64 << 20
+	aheadUnknown   = 8 << 20
+)
+
 // room shares the disk out among Writers that wait.
 //
 // Those that wait until others give room back must not all wait for each other. A request is therefore granted only where, after
@@ -29,6 +37,10 @@ type room struct {
 // Wait has w wait when there is no room on disk, instead of failing at once. Claim is how many bytes it will need at most; 0 or
 // less: as many as its limit. Whoever uses it must hold no other object that waits for this one.
 func (w *Writer) Wait(claim int64, h Waiting) {
+	w.ahead = aheadAnnounced
+	if claim <= 0 {
+		w.ahead = aheadUnknown
+	}
 	if claim <= 0 || claim > w.limit {
 		claim = w.limit
 	}
@@ -82,7 +94,7 @@ func (p *Pool) grant(w *Writer, step int64) (changed <-chan struct{}, ok bool) {
 	defer r.mu.Unlock()
 	r.growing[w] = struct{}{}
 	w.claim = max(w.claim, w.onDisk+step) // where more comes than was said
-	if p.disk.Load()+step <= p.shared() && p.safe(w, step) && take(&p.disk, step, p.cfg.TotalDisk) {
+	if p.disk.Load()+step <= p.shared() && (w.onDisk > 0 || p.admits(w)) && p.safe(w, step) && take(&p.disk, step, p.cfg.TotalDisk) {
 		w.onDisk += step
 		return nil, true
 	}
@@ -90,6 +102,17 @@ func (p *Pool) grant(w *Writer, step int64) (changed <-chan struct{}, ok bool) {
 		r.freed = make(chan struct{})
 	}
 	return r.freed, false
+}
+
+// admits says whether w, which has nothing yet, may begin beside those that grow. The lock is held.
+func (p *Pool) admits(w *Writer) bool {
+	soon := min(w.claim, w.ahead)
+	for g := range p.room.growing {
+		if g.onDisk > 0 {
+			soon += min(g.claim, g.onDisk+g.ahead)
+		}
+	}
+	return soon <= p.shared() || soon == min(w.claim, w.ahead)
 }
 
 // safe says whether all growing objects could be finished one after the other when w has step bytes more. The lock is held.

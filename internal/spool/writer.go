@@ -31,6 +31,7 @@ type Writer struct {
 	blob     *Blob    // what Seal has made of it
 	waits    *Waiting // nil: it does not wait for room on disk
 	claim    int64    // how much of the disk it will need at most
+	ahead    int64    // how far ahead of what it has others are to think of it
 }
 
 // New returns a Writer for one object, limited by the pool's max_object.
