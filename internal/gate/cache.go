@@ -54,6 +54,9 @@ func (g *Gate) remembered(ctx context.Context, s *state, o *scan.Object) (v scan
 			return v, true
 		}
 		f, waiting := c.flight(k)
+		if f == nil {
+			continue // the last one has ended meanwhile
+		}
 		if !waiting {
 			return g.fly(ctx, s, o, k, f), false
 		}
@@ -73,11 +76,15 @@ func (g *Gate) remembered(ctx context.Context, s *state, o *scan.Object) (v scan
 	}
 }
 
-// flight returns the scan of k that is under way, or else a new one, which the caller is to make.
+// flight returns the scan of k that is under way, or else a new one, which the caller is to make; nil where none is needed any
+// more.
 func (c *cache) flight(k key) (f *flight, waiting bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f, waiting = c.flying[k]; !waiting {
+		if _, ok := c.entries.GetIfPresent(k); ok {
+			return nil, false
+		}
 		f = &flight{done: make(chan struct{})}
 		c.flying[k] = f
 	}
