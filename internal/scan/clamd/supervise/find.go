@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -83,13 +82,8 @@ var ErrNoProgram = errors.New("no clamd program was found: install ClamAV's daem
 // FindProgram returns the path of the clamd program, or ErrNoProgram. The directories for system programs are looked into
 // even where PATH does not have them.
 func FindProgram() (string, error) {
-	if p, err := exec.LookPath("clamd"); err == nil {
-		return filepath.Abs(p)
-	}
-	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/clamav/sbin", "/sbin"} {
-		if p, err := exec.LookPath(filepath.Join(dir, "clamd")); err == nil {
-			return p, nil
-		}
+	if p := find("clamd"); p != "" {
+		return p, nil
 	}
 	return "", ErrNoProgram
 }
@@ -103,21 +97,20 @@ var databaseSuffixes = []string{
 	".yar", ".yara", ".cdb", ".pdb", ".wdb", ".imp",
 }
 
-// CheckDatabase returns an error that says what to do when dir has no signatures.
+// ErrNoSignatures says that clamd has nothing to find viruses by.
+var ErrNoSignatures = errors.New("there are no signatures")
+
+// CheckDatabase returns an error that says what to do when dir has no signatures; it is then an ErrNoSignatures.
 func CheckDatabase(dir string) error {
-	entries, err := os.ReadDir(dir)
+	_, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("the signature directory %s does not exist: install freshclam (Debian: apt install clamav-freshclam) and run it once, or name another directory", dir)
+		return fmt.Errorf("%w: the signature directory %s does not exist: install freshclam (Debian: apt install clamav-freshclam) and run it once, or name another directory", ErrNoSignatures, dir)
 	case err != nil:
 		return fmt.Errorf("the signature directory %s cannot be read: %w", dir, err)
 	}
-	for _, e := range entries {
-		for _, suffix := range databaseSuffixes {
-			if strings.HasSuffix(strings.ToLower(e.Name()), suffix) {
-				return nil
-			}
-		}
+	if len(signatureFiles(dir)) > 0 {
+		return nil
 	}
-	return fmt.Errorf("the signature directory %s has no signatures: run freshclam once (systemctl start clamav-freshclam), or name another directory", dir)
+	return fmt.Errorf("%w: the signature directory %s is empty: run freshclam once (systemctl start clamav-freshclam), or name another directory", ErrNoSignatures, dir)
 }

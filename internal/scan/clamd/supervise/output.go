@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 )
 
 // longestLine bounds a line of clamd's log, in bytes; the rest of a longer one is left out.
@@ -16,6 +17,9 @@ const longestLine = 4096
 
 // mostSaid is how many errors are kept to explain an end.
 const mostSaid = 5
+
+// settleTime is how long after clamd's word new signatures are surely in use.
+const settleTime = time.Second
 
 // read carries clamd's log to ours until it ends.
 func (s *Supervisor) read(r *os.File) {
@@ -58,6 +62,12 @@ func (s *Supervisor) said(line string) {
 	}
 	if strings.HasPrefix(line, "Activating the newly loaded database") || strings.HasPrefix(line, "Database correctly reloaded") {
 		s.loads++
+		// clamd says so just before it does so: what the old signatures judge in between must not be remembered as the new ones'.
+		time.AfterFunc(settleTime, func() {
+			s.mu.Lock()
+			s.loads++
+			s.mu.Unlock()
+		})
 	}
 }
 

@@ -327,3 +327,15 @@ func (s *Supervisor) ready() {
 		s.report(nil)
 	}
 }
+
+// Reload has clamd read its signatures anew. It returns once clamd has said that it will; Loaded changes when it has.
+func (s *Supervisor) Reload(ctx context.Context) error {
+	got, err := clamd.Command(ctx, s.Address(), "RELOAD")
+	if err == nil && got != "RELOADING" {
+		err = fmt.Errorf("the reply is %q", got)
+	}
+	if err != nil {
+		return fmt.Errorf("clamd was to load new signatures: %w: it notices them by itself within a minute", err)
+	}
+	return nil
+}

@@ -283,7 +283,7 @@ func TestNewSaysWhatIsMissing(t *testing.T) {
 		want   string
 		change func(*supervise.Config)
 	}{
-		{"has no signatures: run freshclam", func(c *supervise.Config) { c.Database = empty }},
+		{"is empty: run freshclam", func(c *supervise.Config) { c.Database = empty }},
 		{"does not exist: install freshclam", func(c *supervise.Config) { c.Database = filepath.Join(empty, "none") }},
 		{"program: ", func(c *supervise.Config) { c.Program = filepath.Join(empty, "none") }},
 		{"program: ", func(c *supervise.Config) { c.Program = notProgram }},
