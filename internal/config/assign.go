@@ -88,7 +88,8 @@ func (a *assigner) text(n *node, v reflect.Value, u encoding.TextUnmarshaler, pa
 	if n.kind == kindTime && v.Type() == reflect.TypeFor[time.Time]() {
 		text = strings.Replace(text, " ", "T", 1)
 	}
-	if n.kind == kindBool || n.kind == kindFloat {
+	_, takesBool := u.(interface{ TakesBool() })
+	if n.kind == kindBool && !takesBool || n.kind == kindFloat {
 		a.wrong(n, path, "a string, in quotes")
 		return
 	}

@@ -27,6 +27,7 @@ import (
 	"lazaret/internal/quarantine"
 	"lazaret/internal/redirect"
 	"lazaret/internal/sandbox"
+	"lazaret/internal/scan/clamd/supervise"
 	"lazaret/internal/spam"
 	"lazaret/internal/spool"
 	"lazaret/internal/unpack"
@@ -45,6 +46,7 @@ type Config struct {
 	Admin      admin.Config      `toml:"admin"`
 	Sandbox    sandbox.Config    `toml:"sandbox"`
 	Listen     listen.Config     `toml:"listen"`
+	ClamAV     ClamAV            `toml:"clamav"`
 	Scanners   []Scanner         `toml:"scanner"`
 	Policy     policy.Config     `toml:"policy"`
 	Gate       gate.Config       `toml:"gate"`
@@ -71,6 +73,12 @@ type Mail struct {
 	Spam        spam.Config        `toml:"spam"`
 }
 
+// ClamAV is [clamav]: a clamd that we run, and the freshclam that feeds it.
+type ClamAV struct {
+	supervise.Settings
+	Freshclam supervise.UpdateConfig `toml:"freshclam"`
+}
+
 // Default returns the settings that work without a file.
 func Default() *Config {
 	return &Config{
@@ -84,6 +92,7 @@ func Default() *Config {
 		Admin:      admin.Default(),
 		Sandbox:    sandbox.Default(),
 		Listen:     listeners(),
+		ClamAV:     ClamAV{Settings: supervise.DefaultSettings(), Freshclam: supervise.DefaultUpdate()},
 		Policy:     policy.Default(),
 		Gate:       gate.Default(),
 		Spool:      spool.Default(),
@@ -232,6 +241,8 @@ func (c *Config) sections() []section {
 		{"admin", c.Admin},
 		{"sandbox", c.Sandbox},
 		{"listen", c.Listen},
+		{"clamav", c.ClamAV.Settings},
+		{"clamav.freshclam", c.ClamAV.Freshclam},
 		{"policy", c.Policy},
 		{"gate", c.Gate},
 		{"spool", c.Spool},

@@ -24,6 +24,7 @@ import (
 	"lazaret/internal/intercept"
 	"lazaret/internal/mail/pop3"
 	"lazaret/internal/notice"
+	"lazaret/internal/scan/clamd/supervise"
 	"lazaret/internal/spool"
 	"lazaret/internal/web"
 )
@@ -72,6 +73,8 @@ type Daemon struct {
 	mail        atomic.Pointer[mailParts]
 	interceptor atomic.Pointer[intercept.Interceptor]
 	engines     atomic.Pointer[engines]
+	updates     atomic.Pointer[supervise.Updater] // nil: freshclam is not run
+	freshness   *freshness
 
 	reloading sync.Mutex
 	config    *config.Config // what is in force; under reloading
@@ -122,6 +125,7 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 		return nil, err
 	}
 	d.announce(cfg, e)
+	d.startSignatures(cfg, e)
 	alive, end := context.WithCancel(context.Background())
 	d.endNotify = end
 	d.notifyReady(alive)
@@ -137,6 +141,7 @@ func complete(cfg *config.Config) {
 	if cfg.Audit.Overflow == "" {
 		cfg.Audit.Overflow = filepath.Join(cfg.StateDir, "log-overflow")
 	}
+	cfg.ClamAV.Complete(cfg.StateDir, cfg.Spool.MaxObject)
 }
 
 // prepare makes the parts that stay over reloads.
@@ -167,10 +172,14 @@ func (d *Daemon) prepare(ctx context.Context, cfg *config.Config) (err error) {
 
 // clamdDir is for a clamd of our own. While one process takes over from another there are two of them.
 func clamdDir(cfg *config.Config) string {
-	if generation()%2 == 1 {
-		return filepath.Join(cfg.StateDir, "clamd-2")
+	dir := cfg.ClamAV.Dir
+	if dir == "" {
+		dir = filepath.Join(cfg.StateDir, "clamd")
 	}
-	return filepath.Join(cfg.StateDir, "clamd")
+	if generation()%2 == 1 {
+		return filepath.Join(dir, "2")
+	}
+	return dir
 }
 
 func caDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "ca") }
@@ -235,6 +244,9 @@ func (d *Daemon) servers(cfg *config.Config) error {
 		return err
 	}
 	if err := d.audit.Registry().Register(tlsMetrics{d}); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	if err := d.audit.Registry().Register(signatureMetrics{d}); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	return d.audit.Watch(audit.Gauges{Version: d.opt.Version, Scanners: d.ScannerStatus, Spool: d.spoolUsage, Output: d.output.Status, Connections: d.connections, Cache: d.gate.Cached, Downloads: d.web.Downloads})
@@ -309,6 +321,7 @@ func (d *Daemon) Close(ctx context.Context) error {
 	defer cancel()
 	d.notifyEnding(d.successor)
 	d.endNotify()
+	d.freshness.close()
 	var errs []error
 	if d.successor == 0 { // what comes from now on would be refused
 		errs = append(errs, d.redirector.close())

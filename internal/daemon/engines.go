@@ -13,6 +13,7 @@ import (
 	"lazaret/internal/config"
 	"lazaret/internal/scan"
 	"lazaret/internal/scan/clamd"
+	"lazaret/internal/scan/clamd/supervise"
 	"lazaret/internal/spool"
 )
 
@@ -24,6 +25,8 @@ type engines struct {
 	set      *scan.Set
 	degraded bool   // the built-in signatures alone
 	words    string // what judges, for people
+	own      *own   // a clamd of ours; nil: there is none
+	lacking  error  // why there is none yet, where it lacks its signatures
 	stop     []func()
 	closed   atomic.Bool
 }
@@ -49,19 +52,35 @@ func (e *engines) retire() {
 // its files in clamdDir, which no other gateway may use.
 func selectEngines(ctx context.Context, cfg *config.Config, clamdDir string, pool *spool.Pool, log *slog.Logger) (*engines, error) {
 	if len(cfg.Scanners) > 0 {
-		return configured(ctx, cfg, pool, log)
+		return configured(ctx, cfg, clamdDir, pool, log)
 	}
-	return found(ctx, clamdDir, pool, log)
+	return found(ctx, cfg, clamdDir, pool, log)
 }
 
 // configured makes the engines of the settings. A required one that does not prove itself is an error; another is left out.
-func configured(ctx context.Context, cfg *config.Config, pool *spool.Pool, log *slog.Logger) (*engines, error) {
+func configured(ctx context.Context, cfg *config.Config, clamdDir string, pool *spool.Pool, log *slog.Logger) (*engines, error) {
 	e := &engines{degraded: true}
 	var members []scan.Member
 	fail := func(err error) (*engines, error) {
 		e.set = scan.NewSet(members...)
 		e.close()
 		return nil, err
+	}
+	if cfg.ClamAV.Managed == supervise.ManagedYes {
+		o, err := startOwn(ctx, cfg, clamdDir, pool, log)
+		switch {
+		case err == nil:
+			members = append(members, scan.Member{Scanner: o.scanner, Required: true})
+			e.degraded, e.own = false, o
+			e.stop = append(e.stop, func() { closeSupervisor(o.supervisor, log) })
+		case !errors.Is(err, supervise.ErrNoSignatures):
+			return fail(fmt.Errorf("[clamav] managed is true, and clamd cannot be used: %w", err))
+		default:
+			if w, werr := without(cfg, err, log); w != nil || werr != nil {
+				return w, werr
+			}
+			e.lacking = err
+		}
 	}
 	for i, c := range cfg.Scanners {
 		s, err := build(c, log)
@@ -139,6 +158,9 @@ func (d *Daemon) ScannerStatus() []audit.ScannerStatus {
 		st.Version, _ = version(m.Scanner)
 		if c, ok := m.Scanner.(*clamd.Scanner); ok {
 			clamdStatus(c, &st)
+			if e.own != nil && e.own.scanner == c {
+				st.Version = e.own.fromFiles(st.Version)
+			}
 		}
 		out = append(out, st)
 	}

@@ -80,7 +80,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 	e := old
 	// Engines that were found, and not named, are as good as they were: only the built-in signatures may have a better now.
 	if keep := len(next.Scanners) == 0 && len(d.config.Scanners) == 0 && !old.degraded; !keep {
-		if e, err = selectEngines(ctx, next, clamdDir(next), d.pool, d.log); err != nil {
+		if e, err = selectEngines(ctx, next, old.besides(clamdDir(next)), d.pool, d.log); err != nil {
 			return err
 		}
 	}

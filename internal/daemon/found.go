@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -12,7 +13,6 @@ import (
 	"lazaret/internal/scan/command"
 	"lazaret/internal/scan/signatures"
 	"lazaret/internal/spool"
-	"lazaret/internal/units"
 )
 
 // build makes the engine of one [[scanner]].
@@ -30,13 +30,42 @@ func build(c config.Scanner, log *slog.Logger) (scan.Scanner, error) {
 
 // found returns the best engine that is there without being configured: a clamd that answers and proves itself; else a clamd
 // of our own, with its files in clamdDir; else the built-in signatures, which is degraded.
-func found(ctx context.Context, clamdDir string, pool *spool.Pool, log *slog.Logger) (*engines, error) {
-	if e := runningClamd(ctx, pool, log); e != nil {
-		return e, nil
+func found(ctx context.Context, cfg *config.Config, clamdDir string, pool *spool.Pool, log *slog.Logger) (*engines, error) {
+	managed := cfg.ClamAV.Managed
+	if managed != supervise.ManagedYes {
+		if e := runningClamd(ctx, pool, log); e != nil {
+			return e, nil
+		}
 	}
-	if e := ownClamd(ctx, clamdDir, max(units.MiB, min(pool.Config().MaxObject, 2*units.GiB)), pool, log); e != nil {
-		return e, nil
+	var lacking error
+	if managed != supervise.ManagedNo {
+		o, err := startOwn(ctx, cfg, clamdDir, pool, log)
+		switch {
+		case err == nil:
+			e := one(o.scanner, false)
+			e.own = o
+			e.stop = append(e.stop, func() { closeSupervisor(o.supervisor, log) })
+			return e, nil
+		case errors.Is(err, supervise.ErrNoSignatures):
+			if w, err := without(cfg, err, log); w != nil || err != nil {
+				return w, err
+			}
+			lacking = err
+		case managed == supervise.ManagedYes:
+			return nil, fmt.Errorf("[clamav] managed is true, and clamd cannot be used: %w", err)
+		case !errors.Is(err, supervise.ErrNoProgram): // where nothing is installed, the warning about the built-in signatures says what to do
+			log.Warn("clamd is installed and cannot be used", "error", err)
+		}
 	}
+	e, err := builtIn(ctx, pool, log)
+	if err == nil {
+		e.lacking = lacking
+	}
+	return e, err
+}
+
+// builtIn returns the built-in signatures alone.
+func builtIn(ctx context.Context, pool *spool.Pool, log *slog.Logger) (*engines, error) {
 	s, err := signatures.New(signatures.Default(), log)
 	if err != nil {
 		return nil, fmt.Errorf("the built-in signatures: %w", err)
@@ -69,39 +98,6 @@ func runningClamd(ctx context.Context, pool *spool.Pool, log *slog.Logger) *engi
 		log.Warn("a clamd that runs is not used", "address", address, "error", err)
 	}
 	return nil
-}
-
-func ownClamd(ctx context.Context, dir string, maxObject units.Size, pool *spool.Pool, log *slog.Logger) *engines {
-	if _, err := supervise.FindProgram(); err != nil {
-		return nil // nothing is installed: the warning about the built-in signatures says what to do
-	}
-	sc := supervise.Default()
-	sc.Dir, sc.MaxObject = dir, maxObject
-	sup, err := supervise.New(sc, log)
-	if err != nil {
-		log.Warn("clamd is installed and cannot be used", "error", err)
-		return nil
-	}
-	give := func(err error) *engines {
-		log.Warn("clamd is installed and cannot be used", "error", err)
-		closeSupervisor(sup, log)
-		return nil
-	}
-	log.Info("clamd is installed and does not run: starting one; it loads its signatures, which may take a minute")
-	if err := sup.Start(ctx); err != nil {
-		return give(err)
-	}
-	s, err := sup.Scanner(clamd.WithLogger(log))
-	if err != nil {
-		return give(err)
-	}
-	if err := prove(ctx, pool, s); err != nil {
-		closeScanner(s)
-		return give(err)
-	}
-	e := one(s, false)
-	e.stop = append(e.stop, func() { closeSupervisor(sup, log) })
-	return e
 }
 
 func closeSupervisor(sup *supervise.Supervisor, log *slog.Logger) {

@@ -26,5 +26,5 @@ func (d *Daemon) unready(context.Context) []string {
 	if st := d.output.Status(); st.Stalled {
 		out = append(out, fmt.Sprintf("the log has taken no lines since %s; they go to the overflow file", st.Since.Format(time.RFC3339)))
 	}
-	return out
+	return append(out, d.tooOld()...)
 }

@@ -22,6 +22,7 @@ func needRestart(old, next *config.Config) []string {
 		{"listen", old.Listen, next.Listen},
 		{"sandbox", old.Sandbox, next.Sandbox},
 		{"redirect", old.Redirect, next.Redirect},
+		{"clamav", old.ClamAV, next.ClamAV},
 		{"web.max_header", old.Web.MaxHeader, next.Web.MaxHeader},
 		{"web.max_response_header", old.Web.MaxResponseHeader, next.Web.MaxResponseHeader},
 		{"web.max_streams", old.Web.MaxStreams, next.Web.MaxStreams},

@@ -68,10 +68,37 @@ func (d *Daemon) needs(cfg *config.Config) sandbox.Needs {
 			}
 		}
 	}
-	if program, err := supervise.FindProgram(); err == nil && len(cfg.Scanners) == 0 {
+	needsOfClamAV(cfg, &n)
+	return n
+}
+
+// needsOfClamAV adds what a clamd of ours and its freshclam need; nothing where the settings have none run.
+func needsOfClamAV(cfg *config.Config, n *sandbox.Needs) {
+	if !runsOwn(cfg) {
+		return
+	}
+	program, err := supervise.FindProgram()
+	if cfg.ClamAV.Program != "" {
+		program, err = cfg.ClamAV.Program, nil
+	}
+	if err == nil {
 		n.Exec = append(n.Exec, program)
 	}
-	return n
+	if cfg.ClamAV.Dir != "" {
+		_ = os.MkdirAll(cfg.ClamAV.Dir, 0o700) // inside of the sandbox only what is there can be made usable; starting clamd says what is wrong
+		n.Write = append(n.Write, cfg.ClamAV.Dir)
+	}
+	if cfg.ClamAV.Freshclam.Checks == 0 {
+		return
+	}
+	program, err = supervise.FindFreshclam()
+	if cfg.ClamAV.Freshclam.Program != "" {
+		program, err = cfg.ClamAV.Freshclam.Program, nil
+	}
+	if err == nil {
+		n.Exec = append(n.Exec, program)
+		n.Write = append(n.Write, cfg.ClamAV.Database) // where it is there yet; in state_dir it may be made
+	}
 }
 
 // paths calls found with every setting that is the name of something in the file system.

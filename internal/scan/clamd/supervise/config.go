@@ -21,9 +21,9 @@ const maxScan = 4095 * units.MiB
 type Config struct {
 	Dir              string         `toml:"dir" doc:"directory for clamd's socket, configuration and temporary files, emptied at start; empty: <state_dir>/clamd."`
 	Program          string         `toml:"program" doc:"path of clamd; empty: searched for."`
-	Database         string         `toml:"database" doc:"directory with the signatures, kept up to date by freshclam; empty: /var/lib/clamav."`
+	Database         string         `toml:"database" doc:"directory with the signatures, kept up to date by freshclam; empty: /var/lib/clamav where it has signatures or can be filled, else <state_dir>/signatures."`
 	User             string         `toml:"user" doc:"whom clamd runs as when lazaret runs as root; empty: clamav."`
-	MaxObject        units.Size     `toml:"max_object" doc:"size up to which an object is scanned; a larger one is Incomplete. clamd takes no more than 2 GiB."`
+	MaxObject        units.Size     `toml:"max_object" doc:"size up to which an object is scanned; a larger one is Incomplete. clamd takes no more than 2 GiB. 0: as [spool] max_object."`
 	MaxHTML          units.Size     `toml:"max_html" doc:"size up to which HTML is scanned; larger HTML is Incomplete."`
 	Threads          int            `toml:"threads" doc:"scans at a time; 0: two for each processor."`
 	Timeout          units.Duration `toml:"timeout" doc:"time for one object; after it the verdict is Incomplete."`

@@ -323,7 +323,9 @@ func minTime(a, b time.Time) time.Time {
 }
 
 // failed says whether freshclam said that something went wrong, which its exit status does not always tell.
-func (o output) failed() bool { return !o.until.IsZero() || strings.Contains(o.all, "error: update failed") }
+func (o output) failed() bool {
+	return !o.until.IsZero() || strings.Contains(o.all, "error: update failed")
+}
 
 func (o output) quote() string {
 	if len(o.errors) == 0 {

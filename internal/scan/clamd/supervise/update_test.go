@@ -205,4 +205,3 @@ func TestSlowFreshclamIsEnded(t *testing.T) {
 		t.Errorf("%v\n%s", st.Err, log.b.String())
 	}
 }
-
