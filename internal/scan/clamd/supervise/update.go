@@ -254,7 +254,7 @@ func (u *Updater) once(ctx context.Context) (output, error) {
 	case <-ctx.Done():
 		// The children that test databases go with it.
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		_ = <-ended // it was killed
+		<-ended //nolint:errcheck // it was killed: how it ended says nothing
 		err = fmt.Errorf("it took longer than %v ([clamav.freshclam] timeout): %w", u.cfg.Timeout, ctx.Err())
 	}
 	said := <-read
