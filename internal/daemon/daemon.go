@@ -243,7 +243,7 @@ func (d *Daemon) servers(cfg *config.Config) error {
 	if err := d.mailServers(cfg); err != nil {
 		return err
 	}
-	if err := d.audit.Registry().Register(tlsMetrics{d}); err != nil {
+	if err := errors.Join(d.audit.Registry().Register(tlsMetrics{d}), d.audit.Registry().Register(spamMetrics{d})); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	if err := d.audit.Registry().Register(signatureMetrics{d}); err != nil {

@@ -2,10 +2,15 @@ package daemon
 
 import (
 	"context"
+	"encoding/hex"
+	"fmt"
+	"time"
 
 	"lazaret/internal/mail/attachment"
 	"lazaret/internal/mail/pop3"
 	"lazaret/internal/notice"
+	"lazaret/internal/policy"
+	"lazaret/internal/scan"
 	"lazaret/internal/spam"
 	"lazaret/internal/spool"
 )
@@ -38,6 +43,14 @@ func (m mailEditor) attachments(ctx context.Context, parts *mailParts, l pop3.Le
 	if err != nil {
 		return nil, err
 	}
+	if out.Replace != nil || len(out.Stripped) > 0 {
+		if err := m.keep(ctx, l, out); err != nil {
+			if out.Body != nil && out.Body != l.Body {
+				_ = out.Body.Close() // the room is given back
+			}
+			return nil, err
+		}
+	}
 	if h := out.Replace; h != nil {
 		what := h.Name
 		if what == "" {
@@ -55,6 +68,40 @@ func (m mailEditor) attachments(ctx context.Context, parts *mailParts, l pop3.Le
 		}
 	}
 	return out.Body, nil
+}
+
+// keep has the original kept of a mail that is not delivered as it came, where the quarantine takes such. The error is why
+// nothing is delivered: nobody may have another copy.
+func (m mailEditor) keep(ctx context.Context, l pop3.Letter, out attachment.Outcome) error {
+	k := m.d.keeper
+	if k == nil {
+		return nil
+	}
+	hits := out.Stripped
+	if out.Replace != nil {
+		hits = []attachment.Hit{*out.Replace}
+	}
+	n := notice.Notice{
+		Reference: l.Reference, Time: time.Now(), Facts: l.Facts, Verdict: scan.CleanVerdict(),
+		Decision: policy.Decision{Action: policy.Replace, Rule: "mail.attachments: " + hits[0].Rule},
+	}
+	sum := l.Body.SHA256()
+	n.Size, n.SHA256 = l.Body.Size(), hex.EncodeToString(sum[:])
+	if !k.Wants(n.Facts, n.Decision) {
+		return nil
+	}
+	log := m.d.log.With("reference", l.Reference, "rule", n.Decision.Rule)
+	// That nobody waits any more is no reason to keep nothing.
+	id, err := k.Keep(context.WithoutCancel(ctx), n, &scan.Object{Body: l.Body, Type: "message/rfc822"})
+	switch {
+	case err == nil:
+		log.Info("the original of a mail that attachment rules changed is kept", "quarantine", id)
+	case k.MustKeep(n.Facts):
+		return fmt.Errorf("the original could not be kept: %w", err)
+	default:
+		log.Error("an original could not be kept", "error", err)
+	}
+	return nil
 }
 
 // spam returns body, or one with marks: whatever fails, the mail is delivered.

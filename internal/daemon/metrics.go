@@ -57,3 +57,23 @@ func (m tlsMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(tlsSessions, st.Sessions)
 	gauge(tlsLearned, st.Learned)
 }
+
+// spamMetrics exports what became of the questions about spam. A reload makes a new checker, whose counts begin anew.
+type spamMetrics struct{ d *Daemon }
+
+var spamChecks = prometheus.NewDesc("lazaret_spam_checks_total", "Mails by what became of asking about spam: spam, ham, skipped, failed.", []string{"result"}, nil)
+
+// Describe implements prometheus.Collector.
+func (m spamMetrics) Describe(ch chan<- *prometheus.Desc) { ch <- spamChecks }
+
+// Collect implements prometheus.Collector.
+func (m spamMetrics) Collect(ch chan<- prometheus.Metric) {
+	parts := m.d.mail.Load()
+	if parts == nil || parts.spam == nil {
+		return
+	}
+	st := parts.spam.Stats()
+	for result, n := range map[string]int64{"spam": st.Spam, "ham": st.Ham, "skipped": st.Skipped, "failed": st.Failed} {
+		ch <- prometheus.MustNewConstMetric(spamChecks, prometheus.CounterValue, float64(n), result)
+	}
+}

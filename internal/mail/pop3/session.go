@@ -273,7 +273,16 @@ func (x *session) authenticate(c command) error {
 	if x.up.buffered() {
 		return x.upstreamGone(errors.New("the server sent something that it was not asked for"))
 	}
-	next := c.line
+	next, responses := c.line, 0
+	heard := func(response string) {
+		if user := saslUser(c.args[0], responses, response); user != "" {
+			x.facts.User = user
+		}
+		responses++
+	}
+	if len(c.args) > 1 {
+		heard(c.args[1])
+	}
 	for {
 		if err := x.up.send(next); err != nil {
 			return x.upstreamGone(err)
@@ -302,6 +311,7 @@ func (x *session) authenticate(c command) error {
 			_ = x.say("-ERR " + err.Error()) // the exchange cannot be taken up again
 			return errEnd
 		}
+		heard(string(next))
 	}
 }
 
