@@ -22,9 +22,6 @@ type trial struct {
 	outcomes []scan.Outcome // any of them is well
 }
 
-// oldSignatures is the age from which signatures are worth a warning: ClamAV's are made every day.
-const oldSignatures = 3 * 24 * time.Hour
-
 // trials are what every combination of engines must get right, EICAR at and beyond the size limits included.
 func trials(cfg *config.Config) []trial {
 	late := func(size int64) func() io.Reader {
@@ -98,6 +95,7 @@ func (d *doctor) tryScanner(ctx context.Context, s scan.Scanner) {
 			d.note(what, levelFail, err.Error(), "see that clamd runs there (systemctl status clamav-daemon)")
 			return
 		}
+		d.clamdAdvice(what, c)
 	}
 	v, ok := scan.Version{}, false
 	if vr, is := s.(scan.Versioner); is {
@@ -106,10 +104,16 @@ func (d *doctor) tryScanner(ctx context.Context, s scan.Scanner) {
 	switch {
 	case !ok:
 		d.note(what, levelWarn, "its version is not known", "verdicts are not remembered, which costs speed; set version_command for a command")
-	case !v.Updated.IsZero() && time.Since(v.Updated) > oldSignatures:
-		d.note(what, levelWarn, fmt.Sprintf("%s, signatures %s of %s", v.Engine, v.Signatures, v.Updated.Format("2006-01-02")),
-			"they are old: see that freshclam runs (systemctl status clamav-freshclam)")
+	case v.Updated.IsZero():
+		d.note(what, levelOK, v.Engine+", signatures "+v.Signatures+", which do not say how old they are", "")
+	case d.cfg.ClamAV.MaxAge > 0 && time.Since(v.Updated) > d.cfg.ClamAV.MaxAge.Std():
+		d.note(what, levelWarn, signaturesWords(v), "they are old: see that freshclam runs (systemctl status clamav-freshclam, or the gateway's log)")
 	default:
-		d.note(what, levelOK, v.Engine+", signatures "+v.Signatures, "")
+		d.note(what, levelOK, signaturesWords(v), "")
 	}
+}
+
+// signaturesWords says what signatures an engine has, and how old they are.
+func signaturesWords(v scan.Version) string {
+	return fmt.Sprintf("%s, signatures %s of %s, %d hours old", v.Engine, v.Signatures, v.Updated.Format("2006-01-02 15:04"), int(time.Since(v.Updated).Hours()))
 }

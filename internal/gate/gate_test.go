@@ -21,6 +21,7 @@ import (
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
+	"lazaret/internal/scan/scantest"
 	"lazaret/internal/spool"
 	"lazaret/internal/units"
 	"lazaret/internal/unpack"
@@ -412,5 +413,27 @@ func TestReloadEndsNoJudgement(t *testing.T) {
 	}
 	for !old.closed.Load() {
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// TestNoticesSayOfWhenTheSignaturesAre: the oldest of all engines, and only where somebody is told.
+func TestNoticesSayOfWhenTheSignaturesAre(t *testing.T) {
+	older, newer := time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC), time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	bad := &scantest.Func{Judge: func(context.Context, *scan.Object) (scan.Verdict, error) {
+		return scan.InfectedVerdict("test", "x", ""), nil
+	}}
+	g := newFixture(t, nil)
+	g.Use(scan.NewSet(
+		scan.Member{Scanner: bad.SetVersion(scan.Version{Engine: "a", Updated: newer})},
+		scan.Member{Scanner: (&scantest.Func{Engine: "b"}).SetVersion(scan.Version{Engine: "b", Updated: older})},
+		scan.Member{Scanner: (&scantest.Func{Engine: "c"}).SetVersion(scan.Version{Engine: "c"})},
+	), policy.Default(), false)
+	o, err := g.Take(strings.NewReader("x"), Intake{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Body.Close()
+	if _, n := g.Judge(context.Background(), policy.Facts{}, o); !n.Signatures.Equal(older) {
+		t.Errorf("%v, want %v", n.Signatures, older)
 	}
 }

@@ -46,6 +46,9 @@ func (g *Gate) judge(ctx context.Context, f policy.Facts, partOf string, o *scan
 		Reference: notice.NewReference(), Time: start, Facts: f, Decision: d, Verdict: v,
 		Degraded: s.degraded,
 	}
+	if d.Action != policy.Pass {
+		n.Signatures = s.engines.Updated()
+	}
 	if o.Body != nil {
 		sum := o.Body.SHA256()
 		n.Size, n.SHA256 = o.Body.Size(), hex.EncodeToString(sum[:])

@@ -61,6 +61,8 @@ type Notice struct {
 	Quarantine string
 	// Degraded says that the built-in signatures alone stand guard.
 	Degraded bool
+	// Signatures is when the signatures were made that it was judged by, the oldest of all engines; zero: not known.
+	Signatures time.Time
 }
 
 var refEncoding = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)

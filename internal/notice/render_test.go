@@ -445,3 +445,18 @@ func BenchmarkRespond(b *testing.B) {
 		r.Respond("text/html", "fr-CA,fr;q=0.9", n)
 	}
 }
+
+func TestPageSaysOfWhenTheSignaturesAre(t *testing.T) {
+	r, n := mustNew(t, Default()), infected()
+	for _, accept := range []string{"text/html", "*/*"} {
+		if got := string(r.Respond(accept, "de", n).Body); strings.Contains(got, "Virensignaturen") {
+			t.Errorf("%s: it says so where that is not known", accept)
+		}
+	}
+	n.Signatures = time.Date(2026, 11, 22, 7, 0, 0, 0, time.UTC)
+	for _, accept := range []string{"text/html", "*/*"} {
+		if got := string(r.Respond(accept, "de", n).Body); !strings.Contains(got, "Virensignaturen: 2026-11-22") {
+			t.Errorf("%s: no date in %s", accept, got)
+		}
+	}
+}

@@ -38,6 +38,7 @@ type View struct {
 	ContactURL   string // mailto:, http: or https:; empty: Contact is not a link
 	Footer       string
 	Degraded     string // a warning; empty: there is nothing to warn of
+	Signatures   string // of when the signatures are, "Virus signatures: 2026-11-22"; empty: not known
 	Organisation string
 	Label        Labels
 }
@@ -69,6 +70,9 @@ func (r *Renderer) view(t *texts, n Notice) View {
 	}
 	if n.Degraded {
 		v.Degraded = t.get("page.degraded")
+	}
+	if !n.Signatures.IsZero() {
+		v.Signatures = t.get("page.signatures") + ": " + n.Signatures.Format("2006-01-02")
 	}
 	explain(&v, t, n)
 	v.Rows = append(findingRows(t, n), placeRows(t, n)...)

@@ -166,6 +166,21 @@ func (s *Set) Version() (version string, ok bool) {
 	return b.String(), b.Len() > 0
 }
 
+// Updated returns when the oldest signatures of all engines were made; zero where none says.
+func (s *Set) Updated() time.Time {
+	var oldest time.Time
+	for _, m := range s.members {
+		vr, is := m.Scanner.(Versioner)
+		if !is {
+			continue
+		}
+		if v, known := vr.Version(); known && !v.Updated.IsZero() && (oldest.IsZero() || v.Updated.Before(oldest)) {
+			oldest = v.Updated
+		}
+	}
+	return oldest
+}
+
 // Close closes every engine that has something to close, and returns their errors joined.
 func (s *Set) Close() error {
 	var errs []string
