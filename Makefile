@@ -41,10 +41,9 @@ $(FUMPT):
 bench: peers build
 	$(GO) run ./bench
 
-# Some hundreds of odd and hostile answers, each fetched by many clients: what evades, and what is refused wrongly. It takes a
-# quarter of an hour, and so is no part of test.
-corpus: build
-	$(GO) test -tags corpus -timeout 30m ./test/corpus
+# The odd and hostile answers of test/corpus, each fetched by every client; in test the clients take turns.
+corpus: peers
+	$(GO) test -timeout 30m -v ./test/corpus -args -every
 
 # The Debian package, into dist/.
 deb: build

@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"trust":            {},
 	"intercept":        {"relay", "egress"},
 	"unpack":           {"spool"},
-	"content":          {"spool"},
+	"content":          {"spool", "unpack"},
 	"mail/message":     {"spool", "content"},
 	"scan":             {"spool"},
 	"scan/*":           {"scan", "spool", "scan/scantest"},

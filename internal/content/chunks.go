@@ -15,18 +15,17 @@ const maxChunkLine = 4096
 // chunks emits the data of a body that is itself in HTTP's chunks (RFC 9112, 7.1): what is left where an origin chunks twice, or
 // chunks without saying so, and what a client that looks closely would undo.
 func (f *finder) chunks(b *spool.Blob) error {
-	var head [maxChunkLine]byte
-	n, err := b.ReadAt(head[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	head, err := f.head(b)
+	if err != nil {
 		return err
 	}
-	size, line, ok := chunkSize(head[:n])
+	size, line, ok := chunkSize(head[:min(len(head), maxChunkLine)])
 	if !ok || size == 0 || int64(line)+size > b.Size() {
 		return nil
 	}
 	// The first chunk has to be followed by a line's end and another size, or by nothing.
 	var next [64]byte
-	n, err = b.ReadAt(next[:], int64(line)+size)
+	n, err := b.ReadAt(next[:], int64(line)+size)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

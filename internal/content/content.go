@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"strings"
 
@@ -60,6 +61,8 @@ type Problem struct {
 type Source struct {
 	Blob *spool.Blob
 	Type string // the declared Content-Type, with its parameters; may be wrong or empty
+	// TransferEncoding is the declared Content-Transfer-Encoding (RFC 2045, 6), mostly empty.
+	TransferEncoding string
 }
 
 // Part is one reading. Its blob is the finder's, and valid until visit returns.
@@ -67,12 +70,14 @@ type Part struct {
 	Path string // "part 2 (report.doc)", "data: URL 3"
 	Type string // what it declares itself to be, with parameters
 	Blob *spool.Blob
+	// Guess says that the body may just as well be something else. That such a reading is broken means nothing.
+	Guess bool
 }
 
 // Find calls visit with every reading of src, and returns what could not be read. It ends early when visit returns an
 // error, which is no problem of the content, or when ctx ends.
 func Find(ctx context.Context, pool *spool.Pool, src Source, lim Limits, visit func(Part) error) []Problem {
-	f := &finder{NewEmitter(ctx, pool, lim, visit)}
+	f := &finder{Emitter: NewEmitter(ctx, pool, lim, visit)}
 	mediaType, params, err := mime.ParseMediaType(src.Type)
 	if err != nil && mediaType == "" {
 		mediaType, _, _ = strings.Cut(strings.ToLower(src.Type), ";")
@@ -81,17 +86,44 @@ func Find(ctx context.Context, pool *spool.Pool, src Source, lim Limits, visit f
 		if strings.HasPrefix(strings.TrimSpace(mediaType), "multipart/") {
 			return f.multipart(src.Blob, params["boundary"])
 		}
-		return nil
+		return f.looksMultipart(src.Blob)
 	})
 	f.Run("UTF-16 text", func() error { return f.utf16(src.Blob, params["charset"], mediaType) })
 	f.Run("UTF-32 text", func() error { return f.utf32(src.Blob, params["charset"], mediaType) })
 	f.Run("UTF-7 text", func() error { return f.utf7(src.Blob, params["charset"], mediaType) })
 	f.Run("NUL bytes", func() error { return f.nuls(src.Blob, mediaType) })
 	f.Run("chunks", func() error { return f.chunks(src.Blob) })
+	f.Run("transfer encoding", func() error { return f.transfer(src) })
+	f.Run("undeclared codings", func() error { return f.coded(src.Blob) })
+	f.Run("an answer", func() error { return f.answer(src.Blob) })
 	f.Run("data: URLs", func() error { return f.dataURLs(src.Blob) })
 	f.Run("percent-encoded data: URLs", func() error { return f.percentURLs(src.Blob) })
 	return f.Problems()
 }
 
 // finder is one Find.
-type finder struct{ *Emitter }
+type finder struct {
+	*Emitter
+	start []byte // of the body; nil: not read yet
+}
+
+// peek is how much of a body's beginning says what it might be.
+const peek = 4 << 10
+
+// head returns the beginning of b, peek bytes where there are as many.
+func (f *finder) head(b *spool.Blob) ([]byte, error) {
+	if f.start != nil {
+		return f.start, nil
+	}
+	if text, ok := b.Bytes(); ok {
+		f.start = text[:min(len(text), peek)]
+		return f.start, nil
+	}
+	buf := make([]byte, peek)
+	n, err := b.ReadAt(buf, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	f.start = buf[:n]
+	return f.start, nil
+}

@@ -82,6 +82,11 @@ func (e *Emitter) Writer() *spool.Writer { return e.pool.NewLimited(int64(e.lim.
 // writing to w ended with, nil for a whole reading; of a broken one the visitor sees what there was. The error is cause, or one
 // that is Fatal.
 func (e *Emitter) Emit(w *spool.Writer, path, typ string, cause error) error {
+	return e.emitPart(w, Part{Path: path, Type: typ}, cause)
+}
+
+// emitPart is Emit for a part that has everything but its blob.
+func (e *Emitter) emitPart(w *spool.Writer, p Part, cause error) error {
 	defer w.Discard()
 	if err := e.ctx.Err(); err != nil {
 		return &problem{Cancelled, err}
@@ -106,7 +111,8 @@ func (e *Emitter) Emit(w *spool.Writer, path, typ string, cause error) error {
 		e.seen = make(map[[sha256.Size]byte]struct{})
 	}
 	e.seen[b.SHA256()] = struct{}{}
-	if err := e.visit(Part{Path: path, Type: typ, Blob: b}); err != nil {
+	p.Blob = b
+	if err := e.visit(p); err != nil {
 		e.ended = true
 		return ErrStop
 	}

@@ -2,6 +2,7 @@ package content
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -36,6 +37,23 @@ func (f *finder) multipart(b *spool.Blob, declared string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// looksMultipart takes a body apart that begins as a multipart does, whatever it is said to be: of two declared types another client
+// may believe the other one. That it is broken means nothing.
+func (f *finder) looksMultipart(b *spool.Blob) error {
+	head, err := f.head(b)
+	if err != nil || !bytes.HasPrefix(bytes.TrimLeft(head, "\r\n"), []byte("--")) {
+		return err
+	}
+	_, rest, found := bytes.Cut(bytes.TrimLeft(head, "\r\n"), []byte("\n"))
+	if name := []byte("content-"); !found || len(rest) < len(name) || !bytes.EqualFold(rest[:len(name)], name) {
+		return nil
+	}
+	if err := f.split(b, shownBoundary(b)); err != nil && Fatal(err) {
+		return err
+	}
+	return nil
 }
 
 // shownBoundary returns the boundary that the first line of the body looks like, "" where it looks like none.

@@ -19,7 +19,9 @@ func (f *finder) nuls(b *spool.Blob, mediaType string) error {
 	if err != nil || !has {
 		return err
 	}
-	return f.emit("without NUL bytes", mediaType, &withoutNUL{b.NewReader()})
+	w := f.Writer()
+	_, err = io.Copy(w, &withoutNUL{b.NewReader()})
+	return f.emitPart(w, Part{Path: "without NUL bytes", Type: mediaType, Guess: true}, err)
 }
 
 // isText says whether clients take objects of a type for text, those without a type included.

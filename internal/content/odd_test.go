@@ -16,17 +16,31 @@ func seven(s string) string {
 	return "+" + base64.RawStdEncoding.EncodeToString(wide) + "-"
 }
 
+// apart encodes each word's characters one by one.
+func apart(s string) (words []string) {
+	for word := range strings.SplitSeq(s, " ") {
+		var out strings.Builder
+		for i := range len(word) {
+			out.WriteString(seven(word[i : i+1]))
+		}
+		words = append(words, out.String())
+	}
+	return words
+}
+
 func TestOddTextIsRead(t *testing.T) {
 	wide := strings.Join(strings.Split(secret, ""), "\x00")
 	for name, c := range map[string]struct{ body, typ string }{
-		"UTF-7, declared":        {"plain " + seven(secret) + " plain", "text/html; charset=utf-7"},
-		"UTF-7, undeclared":      {"plain " + seven(secret) + " plain", "text/html"},
-		"UTF-7, one run a word":  {"x" + seven(secret[:15]) + secret[15:40] + seven(secret[40:]), "text/plain; charset=UTF-7"},
-		"UTF-7, an escaped plus": {"1 +- 2 " + seven(secret), "text/plain; charset=utf-7"},
-		"UTF-7, a run unended":   {"x" + strings.TrimSuffix(seven(secret), "-"), "text/plain; charset=utf-7"},
-		"half wide":              {strings.Repeat("plain text first. ", 60) + wide, "text/plain"},
-		"half wide, no type":     {strings.Repeat("plain text first. ", 60) + wide, ""},
-		"half wide, on disk":     {strings.Repeat("plain text first. ", 60_000) + wide, "application/javascript"},
+		"UTF-7, declared":                 {"plain " + seven(secret) + " plain", "text/html; charset=utf-7"},
+		"UTF-7, undeclared":               {"plain " + seven(secret) + " plain", "text/html"},
+		"UTF-7, one run a word":           {"x" + seven(secret[:15]) + secret[15:40] + seven(secret[40:]), "text/plain; charset=UTF-7"},
+		"UTF-7, an escaped plus":          {"1 +- 2 " + seven(secret), "text/plain; charset=utf-7"},
+		"UTF-7, each character by itself": {strings.Join(apart(secret), " "), "text/html"},
+		"multipart, called text":          {"--b\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString([]byte(secret)) + "\r\n--b--\r\n", "text/plain"},
+		"UTF-7, a run unended":            {"x" + strings.TrimSuffix(seven(secret), "-"), "text/plain; charset=utf-7"},
+		"half wide":                       {strings.Repeat("plain text first. ", 60) + wide, "text/plain"},
+		"half wide, no type":              {strings.Repeat("plain text first. ", 60) + wide, ""},
+		"half wide, on disk":              {strings.Repeat("plain text first. ", 60_000) + wide, "application/javascript"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			parts, problems := find(t, c.body, c.typ, Default(), false)

@@ -51,7 +51,7 @@ func (f *finder) percentURLsIn(b *spool.Blob, text []byte, base int64, limit int
 		}
 		at += i + 1
 		start := at - len("data:")
-		if start < 0 || !bytes.EqualFold(text[start:at], []byte("data:")) || base+int64(start) < *upTo {
+		if start < 0 || text[at-2]|0x20 != 'a' || !bytes.EqualFold(text[start:at], []byte("data:")) || base+int64(start) < *upTo {
 			continue
 		}
 		comma := bytes.IndexByte(text[at:min(len(text), at+maxMIME)], ',')

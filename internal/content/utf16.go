@@ -1,8 +1,6 @@
 package content
 
 import (
-	"errors"
-	"io"
 	"strings"
 
 	"lazaret/internal/spool"
@@ -14,12 +12,11 @@ import (
 // utf16 emits the body in UTF-8 when a client would take it for UTF-16: by its byte order mark, by the declared charset, or
 // because every other byte of its beginning is zero.
 func (f *finder) utf16(b *spool.Blob, charset, mediaType string) error {
-	var head [512]byte
-	n, err := b.ReadAt(head[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	head, err := f.head(b)
+	if err != nil {
 		return err
 	}
-	order, ok := utf16Order(head[:n], strings.ToLower(charset))
+	order, ok := utf16Order(head[:min(len(head), 512)], strings.ToLower(charset))
 	if !ok {
 		return nil
 	}

@@ -1,8 +1,6 @@
 package content
 
 import (
-	"errors"
-	"io"
 	"strings"
 
 	"lazaret/internal/spool"
@@ -14,12 +12,11 @@ import (
 // utf32 emits the body in UTF-8 when a client could take it for UTF-32, as old browsers and many programs do: by its byte
 // order mark, by the declared charset, or because three of four bytes of its beginning are zero.
 func (f *finder) utf32(b *spool.Blob, charset, mediaType string) error {
-	var head [512]byte
-	n, err := b.ReadAt(head[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	head, err := f.head(b)
+	if err != nil {
 		return err
 	}
-	order, ok := utf32Order(head[:n], strings.ToLower(charset))
+	order, ok := utf32Order(head[:min(len(head), 512)], strings.ToLower(charset))
 	if !ok {
 		return nil
 	}

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/base64"
-	"errors"
-	"io"
 	"strings"
 	"unicode/utf16"
 
@@ -15,20 +13,19 @@ import (
 // utf7 emits the body in UTF-8 when a client could take it for UTF-7 (RFC 2152), as old browsers did without being told: when
 // the charset says so, or its beginning has an encoded run of letters.
 func (f *finder) utf7(b *spool.Blob, charset, mediaType string) error {
-	var head [4096]byte
-	n, err := b.ReadAt(head[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	head, err := f.head(b)
+	if err != nil {
 		return err
 	}
-	if c := strings.ToLower(charset); c != "utf-7" && c != "unicode-1-1-utf-7" && !looksLikeUTF7(head[:n]) {
+	if c := strings.ToLower(charset); c != "utf-7" && c != "unicode-1-1-utf-7" && !looksLikeUTF7(head) {
 		return nil
 	}
 	return f.emit("as UTF-7", mediaType+"; charset=utf-8", &utf7Reader{r: bufio.NewReader(b.NewReader())})
 }
 
-// looksLikeUTF7 says whether text has a run of at least four ASCII characters in UTF-7's base64.
+// looksLikeUTF7 says whether text has a run of at least four ASCII characters in UTF-7's base64, or as many runs of one.
 func looksLikeUTF7(text []byte) bool {
-	for {
+	for single := 0; ; {
 		i := bytes.IndexByte(text, '+')
 		if i < 0 {
 			return false
@@ -37,6 +34,11 @@ func looksLikeUTF7(text []byte) bool {
 		end := 0
 		for end < len(text) && end < 64 && isBase64(text[end]) {
 			end++
+		}
+		if end == 3 && text[0] == 'A' && len(text) > 3 && text[3] == '-' {
+			if single++; single == 4 {
+				return true
+			}
 		}
 		if end < 11 || text[0] != 'A' {
 			continue

@@ -12,9 +12,11 @@ import (
 	"github.com/maypok86/otter/v2/stats"
 )
 
-// key is what a verdict depends on: the bytes, and the engines with their signatures.
+// key is what a verdict depends on: the bytes, what they are said to be (the boundary of a multipart, a charset: the same bytes are
+// read in other ways under another type), and the engines with their signatures.
 type key struct {
 	sum     [sha256.Size]byte
+	said    uint64
 	version uint64
 }
 
@@ -48,7 +50,7 @@ func (g *Gate) remembered(ctx context.Context, s *state, o *scan.Object) (v scan
 		return g.examine(ctx, s, o), false
 	}
 	c := g.cache
-	k := key{sum: o.Body.SHA256(), version: maphash.String(c.seed, version)}
+	k := key{sum: o.Body.SHA256(), said: maphash.String(c.seed, o.Type+"\x00"+o.TransferEncoding), version: maphash.String(c.seed, version)}
 	for {
 		if v, ok := c.entries.GetIfPresent(k); ok {
 			return v, true

@@ -13,6 +13,7 @@ import (
 	"lazaret/internal/mail/attachment"
 	"lazaret/internal/mail/message"
 	"lazaret/internal/scan"
+	"lazaret/internal/spool"
 	"lazaret/internal/unpack"
 )
 
@@ -68,14 +69,16 @@ func (g *Gate) lookAtMail(ctx context.Context, s *state, o *scan.Object) scan.Ve
 }
 
 // unpacked opens the archives in o, asks the engines that do not unpack by themselves about each member, and says Incomplete
-// where something could not be opened: no engine can have looked into it either. A mail in an archive is read as one.
+// where something could not be opened: no engine can have looked into it either. A mail in an archive is read as
+// one, and what is only compressed is read as it would be without that.
 func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, depth int) scan.Verdict {
 	found := scan.CleanVerdict()
 	src := unpack.Source{Blob: o.Body, Name: join(o.Path, o.Name)}
+	single := compressed(o.Body)
 	problems := unpack.Walk(ctx, g.opt.Pool, src, g.opt.Limits, func(p unpack.Part) error {
 		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path}
 		found = found.Merge(located(s.engines.Scan(ctx, member, scan.Inner), p.Path))
-		if found.Outcome != scan.Infected && isMail(member) {
+		if found.Outcome != scan.Infected && (single && p.Depth == 1 || isMail(member)) {
 			found = found.Merge(g.readings(ctx, s, member, depth+1))
 		}
 		return enough(found)
@@ -108,10 +111,14 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, depth int
 		if attached[p.Blob.SHA256()] {
 			which = scan.Attached
 		}
-		found = found.Merge(located(g.look(ctx, s, part, which, depth+1), part.Path))
+		v := located(g.look(ctx, s, part, which, depth+1), part.Path)
+		if p.Guess && brokenOnly(v) {
+			return nil
+		}
+		found = found.Merge(v)
 		return enough(found)
 	}
-	src := content.Source{Blob: o.Body, Type: o.Type}
+	src := content.Source{Blob: o.Body, Type: o.Type, TransferEncoding: o.TransferEncoding}
 	problems := content.Find(ctx, g.opt.Pool, src, g.opt.Content, visit)
 	if mail {
 		problems = append(problems, message.Find(ctx, g.opt.Pool, o.Body, g.opt.Content, visit)...)
@@ -120,6 +127,27 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, depth int
 		found = found.Merge(scan.IncompleteVerdict(reasonOfContent(p.Kind), "%s: %v", join(o.Path, p.Path), p.Err))
 	}
 	return found
+}
+
+// brokenOnly says whether all that is wrong with a reading is its form: it was the wrong way to read the object.
+func brokenOnly(v scan.Verdict) bool {
+	if v.Outcome != scan.Incomplete {
+		return false
+	}
+	switch v.Reason {
+	case scan.Undecodable, scan.TooLarge, scan.Bomb, scan.Encrypted:
+		return true
+	}
+	return false
+}
+
+// compressed says whether b is one compressed thing, and no archive of several.
+func compressed(b *spool.Blob) bool {
+	switch unpack.FormatOf(b) {
+	case unpack.Gzip, unpack.Bzip2, unpack.XZ, unpack.LZMA, unpack.Zstd, unpack.LZ4, unpack.Compress:
+		return true
+	}
+	return false
 }
 
 // isMail says whether a mail client would open o as a message.

@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"lazaret/internal/audit"
+	"lazaret/internal/content"
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
+	"lazaret/internal/unpack"
 )
 
 const (
@@ -51,6 +53,7 @@ type stream struct {
 	kind string
 	r    io.Reader
 	past []byte
+	on   bool // past does not begin with the stream's beginning any more
 	err  error
 
 	beginning bool // of an object that is judged as a whole, too
@@ -72,7 +75,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		return 0, stopped
 	}
 	if over := len(s.past) - streamOverlap; over > 0 {
-		s.past = append(s.past[:0], s.past[over:]...)
+		s.past, s.on = append(s.past[:0], s.past[over:]...), true
 	}
 	return n, err
 }
@@ -123,5 +126,28 @@ func (s *stream) verdict(ctx context.Context, st *state) (v scan.Verdict) {
 		return scan.FromError("waiting for a place among the scans", err)
 	}
 	defer release()
-	return st.engines.Scan(ctx, &scan.Object{Body: b, Name: "stream", Type: s.f.Type}, scan.Whole)
+	v = st.engines.Scan(ctx, &scan.Object{Body: b, Name: "stream", Type: s.f.Type}, scan.Whole)
+	if v.Outcome == scan.Infected {
+		return v
+	}
+	if !s.on && !s.beginning && (s.kind == "event-stream" || s.kind == "mixed-replace") && (unpack.Opens(b) || content.Coded(s.past)) {
+		// A client that undoes what nobody has declared would read what no window shows.
+		return v.Merge(scan.IncompleteVerdict(scan.Undecodable, "a stream that is compressed without saying so"))
+	}
+	return v.Merge(s.readings(ctx, st))
+}
+
+// readings asks the engines about what else a client could read in the window: all readings at once, there is little to say
+// about where they came from.
+func (s *stream) readings(ctx context.Context, st *state) scan.Verdict {
+	all := content.Fragments(s.past)
+	if len(all) == 0 {
+		return scan.CleanVerdict()
+	}
+	b, err := s.g.opt.Pool.Of(all)
+	if err != nil {
+		return intakeVerdict(err)
+	}
+	defer b.Close() // as above
+	return st.engines.Scan(ctx, &scan.Object{Body: b, Name: "stream, decoded"}, scan.Whole)
 }

@@ -18,6 +18,7 @@ type Intake struct {
 	Name      string   // what the object is called: a file name or the end of a URL's path
 	Type      string   // the declared media type
 	Encodings []string // content codings in the order in which they were applied (RFC 9110, 8.4)
+	Transfer  string   // the declared Content-Transfer-Encoding (RFC 2045, 6), which is not undone; mostly empty
 	Limit     int64    // more bytes than this are not taken; 0: the spool's limit
 	Size      int64    // how many bytes are announced, as they come; 0 or less: not known
 	// Wait is how it waits where the spool has no room; nil: not at all. See spool.Writer.Wait.
@@ -53,7 +54,7 @@ func (g *Gate) TakeBeyond(r io.Reader, in Intake) (o *scan.Object, rest io.ReadC
 
 func (g *Gate) take(r io.Reader, in Intake, beyond bool) (*scan.Object, io.ReadCloser, error) {
 	start := time.Now()
-	o := &scan.Object{Name: objectName(in.Name), Type: in.Type}
+	o := &scan.Object{Name: objectName(in.Name), Type: in.Type, TransferEncoding: in.Transfer}
 	src := &source{r: r}
 	rest, err := g.fill(o, src, in, beyond)
 	o.Took = time.Since(start)

@@ -127,6 +127,8 @@ type Object struct {
 	Path string
 	// Type is the media type that the sender declared, without parameters; it proves nothing.
 	Type string
+	// TransferEncoding is the Content-Transfer-Encoding (RFC 2045, 6) that the sender declared; Body still has it.
+	TransferEncoding string
 	// Took is how long it took to take the object in.
 	Took time.Duration
 	// Known is what was found out while the object was taken in: that it could not be decoded, or was too large. Body may

@@ -132,7 +132,7 @@ func (x *exchange) takeUpload() (o *scan.Object, more *beyond, ok bool) {
 		x.refuse(notice.BadRequest, "the request's Content-Encoding is malformed", err.Error())
 		return nil, nil, false
 	}
-	in := gate.Intake{Name: path.Base(x.r.URL.Path), Type: x.r.Header.Get("Content-Type"), Limit: x.limit(), Size: x.r.ContentLength}
+	in := gate.Intake{Name: path.Base(x.r.URL.Path), Type: x.r.Header.Get("Content-Type"), Limit: x.limit(), Size: x.r.ContentLength, Transfer: x.r.Header.Get("Content-Transfer-Encoding")}
 	if x.r.ContentLength > in.Limit && !x.passesBeyond(facts, in) {
 		x.judgeTooLarge(facts, in, x.r.ContentLength) // before a client that waits for 100 sends it
 		return nil, nil, false

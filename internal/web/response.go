@@ -170,7 +170,7 @@ func (c *call) prepareHead(resp *http.Response, h http.Header) {
 // held takes the content in, has it judged and delivers it: decoded, or, where the client did not ask for the coding that
 // the origin chose, as it came. Such a client stores what it gets, and compares it with a checksum.
 func (c *call) held(ctx context.Context, resp *http.Response, codings []string) {
-	in := gate.Intake{Name: objectName(c.r, resp), Type: resp.Header.Get("Content-Type"), Limit: c.limit(), Size: resp.ContentLength}
+	in := gate.Intake{Name: objectName(c.r, resp), Type: resp.Header.Get("Content-Type"), Limit: c.limit(), Size: resp.ContentLength, Transfer: resp.Header.Get("Content-Transfer-Encoding")}
 	if len(codings) == 0 && resp.ContentLength > in.Limit && !c.passesBeyond(c.facts, in) {
 		c.judgeTooLarge(c.facts, in, resp.ContentLength)
 		return

@@ -105,7 +105,7 @@ func (c *call) keepForRanges(resp *http.Response, o *scan.Object, in gate.Intake
 	delete(h, "Content-Length")
 	e := &stored{
 		key: c.storeKey(public(c.r.Header, resp.Header)), in: in, codings: codings, request: request, header: h, origin: conditions,
-		object: &scan.Object{Body: o.Body, Name: o.Name, Path: o.Path, Type: o.Type, Known: o.Known},
+		object: &scan.Object{Body: o.Body, Name: o.Name, Path: o.Path, Type: o.Type, TransferEncoding: o.TransferEncoding, Known: o.Known},
 	}
 	worked = c.s.store.put(e)
 }

@@ -71,6 +71,9 @@ func (c *call) streamed(ctx context.Context, resp *http.Response, codings []stri
 	defer stop() //nolint:errcheck // as above
 	if err := pump(c.w, out, watchedReader{judged, dog}); err != nil {
 		c.s.opt.Log.Debug("a stream ended", "url", c.facts.URL, "client", c.c.addr, "error", err, "cause", context.Cause(ctx))
+		if !c.r.ProtoAtLeast(1, 1) {
+			reset(c.c.conn) // the end of the connection is all that HTTP/1.0 goes by
+		}
 		c.abort()
 	}
 	for name, values := range passTrailers(resp.Trailer) {

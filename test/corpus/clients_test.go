@@ -1,5 +1,3 @@
-//go:build corpus
-
 package corpus
 
 import (
@@ -7,14 +5,17 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,20 +23,42 @@ import (
 	"lazaret/test/harness"
 )
 
-const patience = 30 * time.Second
+// every has each answer fetched by every client.
+var every = flag.Bool("every", false, "fetch each answer by every client, not by some in turn")
+
+// turn returns the clients that fetch the nth construct: one of each kind, and others in turn.
+func turn(all []client, n int) []client {
+	if *every {
+		return all
+	}
+	var some, others, h2 []client
+	for _, c := range all {
+		switch {
+		case c.always:
+			some = append(some, c)
+		case c.h2:
+			h2 = append(h2, c)
+		default:
+			others = append(others, c)
+		}
+	}
+	return append(some, others[n%len(others)], h2[n%len(h2)])
+}
+
+const patience = 20 * time.Second
 
 func clients(t *testing.T, g *harness.Gateway, o *origins) []client {
 	plain, secure := "http://"+o.plain, "https://"+o.secure
 	curl1 := []string{"--compressed", "--http0.9", "--http1.1"}
 	return []client{
-		{name: "Go", fetch: goClient(t, g, plain)},
+		{name: "Go", always: true, fetch: goClient(t, g, plain)},
 		{name: "Go in CONNECT", fetch: goClient(t, g, secure)},
 		{name: "Go by HTTP/2", h2: true, fetch: goClient(t, g, o.h2)},
-		{name: "curl --compressed", fetch: curl(g, plain, curl1...)},
+		{name: "curl --compressed", always: true, fetch: curl(g, plain, curl1...)},
 		{name: "curl --compressed in CONNECT", fetch: curl(g, secure, curl1...)},
 		{name: "curl by HTTP/2", h2: true, fetch: curl(g, o.h2, "--compressed", "--http2")},
 		{name: "curl --raw", any: true, fetch: curl(g, plain, "--raw", "--http0.9", "--http1.1", "--ignore-content-length", "-H", "Connection: close")},
-		{name: "lenient reader", any: true, fetch: rawReader(t, g, o.plain, false, "")},
+		{name: "lenient reader", always: true, any: true, fetch: rawReader(t, g, o.plain, false, "")},
 		{name: "lenient reader, HTTP/1.0", any: true, fetch: rawReader(t, g, o.plain, false, "gzip, deflate, br, zstd, compress, x-foo, *")},
 		{name: "lenient reader in CONNECT", any: true, fetch: rawReader(t, g, o.secure, true, "")},
 	}
@@ -76,15 +99,23 @@ func goClient(t *testing.T, g *harness.Gateway, base string) func(*testing.T, st
 func curl(g *harness.Gateway, base string, args ...string) func(*testing.T, string) outcome {
 	return func(t *testing.T, path string) outcome {
 		head := filepath.Join(t.TempDir(), strings.Trim(path, "/")+".head")
-		all := append([]string{"-s", "--max-time", "30", "--cacert", g.CAFile(), "-x", "http://" + g.Proxy, "--suppress-connect-headers", "-D", head}, args...)
+		all := append([]string{"-s", "--max-time", "20", "--cacert", g.CAFile(), "-x", "http://" + g.Proxy, "--suppress-connect-headers", "-D", head}, args...)
 		b, err := exec.Command("curl", append(all, base+path)...).Output()
 		header, _ := os.ReadFile(head) // there is none where there was no answer
-		out := outcome{broken: err != nil, body: b, raw: header}
+		out, chunked := outcome{broken: err != nil, body: b, raw: header}, false
 		for line := range strings.Lines(string(header)) {
 			if f := strings.Fields(line); len(f) >= 2 && strings.HasPrefix(line, "HTTP/") {
 				out.status = f[1]
 			}
-			out.page = out.page || strings.HasPrefix(strings.ToLower(line), "x-lazaret-kind:")
+			line = strings.ToLower(line)
+			out.page = out.page || strings.HasPrefix(line, "x-lazaret-kind:")
+			chunked = chunked || strings.HasPrefix(line, "transfer-encoding: chunked")
+		}
+		if chunked && slices.Contains(args, "--raw") { // curl leaves the chunks as they are
+			out.raw = append(out.raw, b...)
+			var err error
+			out.body, err = io.ReadAll(httputil.NewChunkedReader(bytes.NewReader(b)))
+			out.broken = out.broken || err != nil
 		}
 		_ = os.Remove(head)
 		return out

@@ -1,0 +1,63 @@
+package content
+
+import (
+	"bytes"
+	"errors"
+	"io"
+
+	"lazaret/internal/spool"
+	"lazaret/internal/unpack"
+)
+
+// codedMin is how many bytes have to come out of a coding: fewer are chance, and hold nothing.
+const codedMin = 24
+
+// coded emits what a body is without a content coding that nobody declared and that no magic number shows: br and deflate, in both
+// its readings. (gzip and zstd are the business of package unpack.) Clients that are told of a coding on the way, or that try,
+// undo it. Other content fails within a few bytes; what came out before an error is looked at all the same.
+func (f *finder) coded(b *spool.Blob) error {
+	head, err := f.head(b)
+	if err != nil {
+		return err
+	}
+	for _, coding := range []string{"br", "deflate"} {
+		if !decodes(head, coding) {
+			continue
+		}
+		r, err := unpack.NewDecoder(b.NewReader(), []string{coding}, unpack.Limits{})
+		if err != nil {
+			return err
+		}
+		err = f.guess("as "+coding, r)
+		_ = r.Close() // a decoder's memory is given back; it never fails
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decodes says whether text could be the beginning of something in a coding.
+func decodes(text []byte, coding string) bool {
+	r, err := unpack.NewDecoder(bytes.NewReader(text), []string{coding}, unpack.Limits{})
+	if err != nil {
+		return false
+	}
+	defer r.Close() //nolint:errcheck // it never fails
+	var out [codedMin]byte
+	n, _ := io.ReadFull(r, out[:])
+	return n == len(out)
+}
+
+// guess emits what comes out of r, which may be the wrong way to read the body: then it ends with an error, which is no problem.
+// Only what is in the right form and too much is one.
+func (f *finder) guess(path string, r io.Reader) error {
+	w := f.Writer()
+	_, err := io.Copy(w, r)
+	var u *unpack.Error
+	if errors.As(err, &u) && (u.Kind == unpack.TooLarge || u.Kind == unpack.Bomb) {
+		w.Discard()
+		return &problem{TooLarge, err}
+	}
+	return f.emitPart(w, Part{Path: path, Guess: true}, nil)
+}
