@@ -128,17 +128,17 @@ func unpercent(text []byte) ([]byte, bool) {
 	if i < 0 {
 		return nil, false
 	}
-	out, any := slices.Clone(text[:i]), false
+	out, some := slices.Clone(text[:i]), false
 	for ; i < len(text); i++ {
 		if text[i] == '%' && i+2 < len(text) {
 			high, ok1 := hexDigit(text[i+1])
 			low, ok2 := hexDigit(text[i+2])
 			if ok1 && ok2 {
-				out, any, i = append(out, high<<4|low), true, i+2
+				out, some, i = append(out, high<<4|low), true, i+2
 				continue
 			}
 		}
 		out = append(out, text[i])
 	}
-	return out, any
+	return out, some
 }

@@ -434,7 +434,7 @@ const short = units.Duration(150 * time.Millisecond)
 func seq(n int) []byte {
 	var b []byte
 	for i := 0; len(b) < n; i++ {
-		b = fmt.Appendf(b, "%08d\n", i)
+		b = fmt.Appendf(b, "%07d.\n", i) // with a full stop it is no base64
 	}
 	return b[:n]
 }
