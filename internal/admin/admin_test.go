@@ -159,7 +159,7 @@ func TestDNSRebindingIsRefused(t *testing.T) {
 	for host, ok := range map[string]bool{
 		"127.0.0.1": true, "127.0.0.1:8128": true, "192.0.2.1": true, "[::1]:8128": true, "[2001:db8::1]": true, "localhost:8128": true,
 		"LOCALHOST.": true, name: true, strings.ToUpper(name) + ":8128": true, "lazaret.internal": true, "gw.corp.example": true,
-		"gw.corp.example.:8128": true, "": true,
+		"gw.corp.example.:8128": true, "": true, "wpad": true, "WPAD:80": true, "wpad.evil.example": false,
 		"evil.example": false, "evil.example:8128": false, "127.0.0.1.evil.example": false, "localhost.evil.example": false,
 		"x.gw.corp.example": false, "127.0.0.1@evil.example": false, "[::1": false, "127.1": false, "0x7f000001": false,
 		"evil.example\r\nX: y": false, "<script>": false, "[evil.example]": false,

@@ -14,13 +14,14 @@ import (
 // internalName is the name under which the console is reached through the proxy.
 const internalName = "lazaret.internal"
 
-// ownNames returns the names that the console answers to.
+// ownNames returns the names that the console answers to. "wpad", alone and in the machine's own domain, is what browsers ask
+// for by themselves (Web Proxy Auto-Discovery).
 func ownNames(more []string) map[string]bool {
-	names := map[string]bool{"localhost": true, internalName: true}
+	names := map[string]bool{"localhost": true, internalName: true, "wpad": true}
 	if h, err := os.Hostname(); err == nil {
 		h = canonical(h)
-		short, _, _ := strings.Cut(h, ".")
-		for _, n := range []string{h, short} {
+		short, domain, _ := strings.Cut(h, ".")
+		for _, n := range []string{h, short, "wpad." + domain} {
 			if hostName(n) {
 				names[n] = true
 			}
