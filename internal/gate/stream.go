@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"unicode/utf8"
 
 	"lazaret/internal/audit"
 	"lazaret/internal/content"
@@ -20,6 +21,8 @@ const (
 	// streamOverlap is how much of what went before is judged again with each piece, so that a signature across two pieces
 	// is seen.
 	streamOverlap = 8 << 10
+	// eventStream is the kind of streams that are text: UTF-8, by the HTML standard (section 9.2.5).
+	eventStream = "event-stream"
 )
 
 // Stopped is the error of a stream that was found not clean. What had been read before was judged by itself.
@@ -37,7 +40,7 @@ func (s *Stopped) Error() string {
 // not given: the error is then a *Stopped. It is used by one goroutine.
 func (g *Gate) Stream(ctx context.Context, f policy.Facts, kind, why string, r io.Reader) io.Reader {
 	g.Exempt(f, kind, why+", scanned by window")
-	return &stream{g: g, ctx: ctx, f: f, kind: kind, r: r}
+	return &stream{g: g, ctx: ctx, f: f, kind: kind, r: r, text: kind == eventStream}
 }
 
 // Beginning is Stream for the beginning of an object that is being taken in, of which a little goes to a client that waits
@@ -57,6 +60,9 @@ type stream struct {
 	err  error
 
 	beginning bool // of an object that is judged as a whole, too
+
+	text bool   // what is not text is no such stream, but a file that wants to pass as one
+	cut  []byte // the bytes of a character whose end is still to come
 }
 
 // Read implements io.Reader.
@@ -69,7 +75,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	s.past = append(s.past, p[:n]...)
-	if stopped := s.judge(); stopped != nil {
+	if stopped := s.judge(p[:n]); stopped != nil {
 		clear(p[:n])
 		s.err = stopped
 		return 0, stopped
@@ -80,14 +86,36 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// judge decides about what is in past. Clean windows are not recorded one by one.
-func (s *stream) judge() error {
+// isText says whether the stream is still text with piece, which comes next in it. An archive never is: windows of it would be
+// judged, but not what it holds.
+func (s *stream) isText(piece []byte) bool {
+	b := append(s.cut, piece...)
+	for len(b) > 0 {
+		r, size := utf8.DecodeRune(b)
+		switch {
+		case r == 0:
+			return false
+		case r == utf8.RuneError && size == 1:
+			s.cut = b
+			return !utf8.FullRune(b)
+		}
+		b = b[size:]
+	}
+	s.cut = nil
+	return true
+}
+
+// judge decides about what is in past, of which piece is new. Clean windows are not recorded one by one.
+func (s *stream) judge(piece []byte) error {
 	st := s.g.acquire()
 	defer st.using.RUnlock()
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(s.ctx, s.g.cfg.Timeout.Std())
 	defer cancel()
 	v := s.verdict(ctx, st)
+	if s.text && !s.isText(piece) {
+		v = v.Merge(scan.IncompleteVerdict(scan.Undecodable, "it is said to be an event stream, and is not text"))
+	}
 	if s.beginning {
 		if v.Outcome == scan.Clean {
 			return nil
@@ -126,13 +154,20 @@ func (s *stream) verdict(ctx context.Context, st *state) (v scan.Verdict) {
 		return scan.FromError("waiting for a place among the scans", err)
 	}
 	defer release()
-	v = st.engines.Scan(ctx, &scan.Object{Body: b, Name: "stream", Type: s.f.Type}, scan.Whole)
+	o := &scan.Object{Body: b, Name: "stream", Type: s.f.Type}
+	v = st.engines.Scan(ctx, o, scan.Whole)
 	if v.Outcome == scan.Infected {
 		return v
 	}
 	if !s.on && !s.beginning && (s.kind == "event-stream" || s.kind == "mixed-replace") && (unpack.Opens(b) || content.Coded(s.past)) {
 		// A client that undoes what nobody has declared would read what no window shows.
 		return v.Merge(scan.IncompleteVerdict(scan.Undecodable, "a stream that is compressed without saying so"))
+	}
+	if !s.beginning {
+		// What is inside counts where it is infected alone: that a window ends in the middle of something says nothing.
+		if inside := s.g.unpacked(ctx, st, o, 0); inside.Outcome == scan.Infected {
+			return v.Merge(inside)
+		}
 	}
 	return v.Merge(s.readings(ctx, st))
 }
