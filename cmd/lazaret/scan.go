@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -109,12 +110,21 @@ func (s *fileScan) files(ctx context.Context, args []string) {
 }
 
 func (s *fileScan) walk(ctx context.Context, root string, paths chan<- string) {
-	// A link that is named itself is meant; links inside folders are not followed.
-	if st, err := os.Stat(root); err == nil && st.Mode().IsRegular() {
+	// A link that is named itself is meant; links inside folders are not followed. What is named and cannot be looked at is
+	// told: nobody may take it for clean.
+	st, err := os.Stat(root)
+	switch {
+	case err != nil:
+		s.tell(root, notice.Notice{}, err)
+		return
+	case st.Mode().IsRegular():
 		paths <- root
 		return
+	case !st.IsDir():
+		s.tell(root, notice.Notice{}, errors.New("it is neither a file nor a folder"))
+		return
 	}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(folder(root), func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -129,6 +139,9 @@ func (s *fileScan) walk(ctx context.Context, root string, paths chan<- string) {
 		s.tell(root, notice.Notice{}, err)
 	}
 }
+
+// folder returns the path of a folder in the form that makes WalkDir follow a link to it.
+func folder(path string) string { return filepath.Clean(path) + string(filepath.Separator) }
 
 func (s *fileScan) file(ctx context.Context, path string) {
 	n, err := s.judge.File(ctx, path)
@@ -191,6 +204,9 @@ func (s *fileScan) tell(path string, n notice.Notice, err error) {
 func total(args []string) int64 {
 	var sum int64
 	for _, a := range args {
+		if st, err := os.Stat(a); err == nil && st.IsDir() {
+			a = folder(a)
+		}
 		_ = filepath.WalkDir(a, func(_ string, d fs.DirEntry, err error) error { // what cannot be seen is told when it is scanned
 			if err == nil && d.Type().IsRegular() {
 				if st, err := d.Info(); err == nil {
