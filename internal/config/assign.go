@@ -3,6 +3,7 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
@@ -97,6 +98,10 @@ func (a *assigner) text(n *node, v reflect.Value, u encoding.TextUnmarshaler, pa
 		text = strings.ReplaceAll(text, "_", "")
 	}
 	if err := u.UnmarshalText([]byte(text)); err != nil {
+		if v.Type() == reflect.TypeFor[netip.Prefix]() {
+			a.fail(n.pos, path, "%q is not a network: write one such as \"192.0.2.0/24\", or \"192.0.2.7/32\" for a single address", text)
+			return
+		}
 		a.fail(n.pos, path, "%s", strings.ReplaceAll(err.Error(), "\n", " "))
 	}
 }

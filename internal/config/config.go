@@ -303,10 +303,19 @@ func located(path string, said error, places map[string]pos, failed map[string]b
 	return out
 }
 
-// flatten returns the errors that were joined.
+// flatten returns the errors that were joined. Where joined ones were wrapped, each gets what they were wrapped in: the key.
 func flatten(err error) []error {
 	if err == nil {
 		return nil
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		around, ok := strings.CutSuffix(err.Error(), inner.Error())
+		if parts := flatten(inner); ok && len(parts) > 0 {
+			for i, e := range parts {
+				parts[i] = fmt.Errorf("%s%w", around, e)
+			}
+			return parts
+		}
 	}
 	var joined interface{ Unwrap() []error }
 	if errors.As(err, &joined) {

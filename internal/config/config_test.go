@@ -143,7 +143,10 @@ func TestErrors(t *testing.T) {
 		{"float for a number", "[gate]\nconcurrent = 1.5\n", []string{`f:2:1: gate.concurrent: is a number, and must be an integer`}},
 		{"bad size", "[spool]\nmemory = \"lots\"\n", []string{`f:2:1: spool.memory: "lots" is not a size`}},
 		{"bad duration", "[gate]\ntimeout = \"soon\"\n", []string{`f:2:1: gate.timeout: "soon" is not a duration`}},
-		{"bad network", "[web]\nallow_clients = [\"127.0.0.0/8\", \"10.0.0.0/99\"]\n", []string{`f:2:1: web.allow_clients[2]: `}},
+		{"bad network", "[web]\nallow_clients = [\"127.0.0.0/8\", \"10.0.0.0/99\"]\n", []string{`f:2:1: web.allow_clients[2]: "10.0.0.0/99" is not a network: write one such as "192.0.2.0/24"`}},
+		{"several in one list", "[web.tls]\nmin_version = \"1.2\"\ntunnel = [\"http://x/\", \"a b\"]\n", []string{
+			`f:3:1: web.tls.tunnel: "http://x/" is not a host`, `f:3:1: web.tls.tunnel: "a b" is not a host`,
+		}},
 		{"bad action", "[policy]\nbomb = \"allow\"\n", []string{`f:2:1: policy.bomb: "allow" is not an action`}},
 		{"value that cannot be used", "[policy]\n\n  infected = \"pass\"\n", []string{`f:3:3: policy.infected: "pass" would make the gateway pointless`}},
 		{"two values together", "[spool]\nmax_object = \"64 GiB\"\n", []string{`f:1:2: spool.total_disk: `}},
