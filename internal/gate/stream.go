@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -89,7 +90,7 @@ func (s *stream) Read(p []byte) (int, error) {
 // isText says whether the stream is still text with piece, which comes next in it. An archive never is: windows of it would be
 // judged, but not what it holds.
 func (s *stream) isText(piece []byte) bool {
-	b := append(s.cut, piece...)
+	b := slices.Concat(s.cut, piece)
 	for len(b) > 0 {
 		r, size := utf8.DecodeRune(b)
 		switch {
