@@ -29,8 +29,12 @@ import (
 	"lazaret/internal/web"
 )
 
-// drainTime is how long requests under way may take after TERM.
-const drainTime = 30 * time.Second
+const (
+	// drainTime is how long requests under way may take after TERM.
+	drainTime = 30 * time.Second
+	// handedOverTime is the same after an upgrade: nobody waits for this process any more.
+	handedOverTime = 5 * time.Minute
+)
 
 // pace has the garbage collector paced once in a process.
 var pace sync.Once
@@ -315,9 +319,14 @@ func (d *Daemon) Log() *slog.Logger { return d.log }
 // Engines says in words what judges.
 func (d *Daemon) Engines() string { return d.engines.Load().words }
 
-// Close drains: nothing new is taken, and what is under way may end, for half a minute or until ctx ends.
+// Close drains: nothing new is taken, and what is under way may end, for half a minute (five, where another process has taken
+// over) or until ctx ends.
 func (d *Daemon) Close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	patience := drainTime
+	if d.successor != 0 {
+		patience = handedOverTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	d.notifyEnding(d.successor)
 	d.endNotify()

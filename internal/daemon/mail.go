@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"lazaret/internal/config"
 	"lazaret/internal/listen"
@@ -43,7 +44,7 @@ func (f followingMail) Dial(ctx context.Context, hostport string) (net.Conn, err
 
 // shutdown has every server end, all at the same time.
 func (d *Daemon) shutdown(ctx context.Context) []error {
-	servers := []func(context.Context) error{d.web.Shutdown, d.pop3.Shutdown, d.admin.Shutdown}
+	servers := []func(context.Context) error{d.web.Shutdown, d.endMail, d.admin.Shutdown}
 	errs := make([]error, len(servers))
 	var wg sync.WaitGroup
 	for i, end := range servers {
@@ -51,4 +52,20 @@ func (d *Daemon) shutdown(ctx context.Context) []error {
 	}
 	wg.Wait()
 	return errs
+}
+
+// hurryMail is what is left of the drain when mail sessions that another process did not take over are hurried after all.
+const hurryMail = 10 * time.Second
+
+// endMail has the mail sessions end. Where another process has taken over, they have their time: a client that is between
+// two commands would otherwise be turned away in the middle of its mailbox.
+func (d *Daemon) endMail(ctx context.Context) error {
+	if end, ok := ctx.Deadline(); ok && d.successor != 0 {
+		patient, cancel := context.WithDeadline(ctx, end.Add(-hurryMail))
+		defer cancel()
+		if err := d.pop3.Drain(patient); err != nil {
+			d.log.Info("mail sessions that were under way at the upgrade are ended now", "sessions", d.pop3.Sessions())
+		}
+	}
+	return d.pop3.Shutdown(ctx)
 }

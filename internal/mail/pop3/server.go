@@ -79,7 +79,8 @@ type Server struct {
 	cancel context.CancelFunc
 
 	mu        sync.Mutex
-	draining  bool
+	closed    bool // no connection is taken any more
+	draining  bool // no session begins any more either, and those that there are end soon
 	listeners []net.Listener
 	sessions  map[*session]struct{}
 	clients   map[netip.Addr]int
@@ -134,7 +135,7 @@ func (s *Server) ServeTLS(l net.Listener) error { return s.accept(l, true) }
 
 func (s *Server) accept(l net.Listener, tls bool) error {
 	s.mu.Lock()
-	if s.draining {
+	if s.closed {
 		s.mu.Unlock()
 		_ = l.Close() // nobody accepts from it
 		return nil
@@ -148,8 +149,12 @@ func (s *Server) accept(l net.Listener, tls bool) error {
 		var temporary interface{ Temporary() bool }
 		switch {
 		case err == nil:
-			go s.serve(nc, tls)
-		case s.ending():
+			s.wg.Add(1) // before it has a place: who waits for the last session must not miss it
+			go func() {
+				defer s.wg.Done()
+				s.serve(nc, tls)
+			}()
+		case s.isClosed():
 			return nil
 		case errors.As(err, &temporary) && temporary.Temporary():
 			s.opt.Log.Warn("accepting a POP3 connection", "error", err)
@@ -158,6 +163,12 @@ func (s *Server) accept(l net.Listener, tls bool) error {
 			return fmt.Errorf("accepting on %v: %w", l.Addr(), err)
 		}
 	}
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 func (s *Server) ending() bool {
@@ -173,11 +184,32 @@ func (s *Server) Sessions() int {
 	return s.open
 }
 
+// Drain takes no connection any more, and returns when the sessions that there are have ended by themselves: it is for a
+// gateway whose listeners another process serves already, so that nobody needs to be hurried. When ctx ends first, the
+// sessions go on, and the error is the context's; a Shutdown follows either way.
+func (s *Server) Drain(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	listeners := s.listeners
+	s.mu.Unlock()
+	for _, l := range listeners {
+		_ = l.Close() // it accepts nothing more either way
+	}
+	done := make(chan struct{})
+	go func() { s.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("POP3: sessions go on: %w", ctx.Err())
+	}
+}
+
 // Shutdown takes nothing new, ends the sessions whose client is silent, lets a message that is under way reach its end, and
 // returns when all have ended. When ctx ends first, the rest is cut off, and the error is the context's.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	s.draining = true
+	s.closed, s.draining = true, true
 	listeners := s.listeners
 	for x := range s.sessions {
 		x.hurry()
@@ -231,7 +263,6 @@ func (s *Server) enter(x *session) (why string) {
 	s.open++
 	s.clients[key]++
 	s.sessions[x] = struct{}{}
-	s.wg.Add(1)
 	return ""
 }
 
@@ -244,7 +275,6 @@ func (s *Server) leave(x *session) {
 		delete(s.clients, key)
 	}
 	delete(s.sessions, x)
-	s.wg.Done()
 }
 
 // serve serves one connection, and closes it.
