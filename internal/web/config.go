@@ -3,11 +3,10 @@ package web
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
 	"time"
 
+	"lazaret/internal/listen"
 	"lazaret/internal/units"
 )
 
@@ -145,12 +144,8 @@ func (c Config) Validate() error {
 func checkAddresses(key string, addrs []string) []error {
 	var errs []error
 	for _, a := range addrs {
-		_, port, err := net.SplitHostPort(a)
-		if err == nil {
-			_, err = strconv.ParseUint(port, 10, 16)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %q is not an address to listen on; write host:port, such as \"127.0.0.1:3128\" or \":3128\"", key, a))
+		if err := listen.CheckAddress(a); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", key, err))
 		}
 	}
 	return errs

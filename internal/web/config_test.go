@@ -17,7 +17,7 @@ func TestDefaultIsValid(t *testing.T) {
 func TestConfigIsReadFromTOML(t *testing.T) {
 	c := Default()
 	err := toml.Unmarshal([]byte(`
-listen = ["[::1]:3128", ":8080"]
+listen = ["[::1]:3128", ":8080", "systemd:web"]
 allow_clients = ["192.168.0.0/16", "fd00::/8"]
 connect_ports = [443, "8000-8999"]
 stall_timeout = "30s"
@@ -29,7 +29,7 @@ max_body = "10 MiB"
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Listen) != 2 || c.AllowClients[0] != netip.MustParsePrefix("192.168.0.0/16") || c.MaxBody != 10<<20 {
+	if len(c.Listen) != 3 || c.AllowClients[0] != netip.MustParsePrefix("192.168.0.0/16") || c.MaxBody != 10<<20 {
 		t.Errorf("read: %+v", c)
 	}
 	for port, want := range map[uint16]bool{443: true, 8000: true, 8999: true, 9000: false, 80: false, 444: false} {
@@ -46,6 +46,7 @@ func TestConfigErrorsNameTheirKey(t *testing.T) {
 	}{
 		{"listen", func(c *Config) { c.Listen = []string{"3128"} }},
 		{"listen", func(c *Config) { c.Listen = []string{"localhost:http"} }},
+		{"listen", func(c *Config) { c.Listen = []string{"systemd:"} }},
 		{"transparent", func(c *Config) { c.Transparent = []string{"x"} }},
 		{"allow_clients", func(c *Config) { c.AllowClients = nil }},
 		{"allow_clients", func(c *Config) { c.AllowClients = []netip.Prefix{{}} }},
