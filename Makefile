@@ -8,7 +8,7 @@ LINT      := $(TOOLS)/golangci-lint-2.15.0
 FUMPT     := $(TOOLS)/gofumpt-0.12.0
 VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: build run test lint bench fuzz peers deb corpus clean
+.PHONY: build run test lint bench fuzz peers deb container corpus clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lazaret ./cmd/lazaret
@@ -48,6 +48,10 @@ corpus: peers
 # The Debian package, into dist/.
 deb: build
 	./packaging/deb/build bin/lazaret '$(VERSION)' dist
+
+# The container's image, by buildah or podman, without any other image.
+container: build
+	./packaging/container/build bin/lazaret lazaret
 
 # Every fuzz target for FUZZTIME.
 fuzz:
