@@ -160,15 +160,15 @@ func (s *stream) verdict(ctx context.Context, st *state) (v scan.Verdict) {
 	if v.Outcome == scan.Infected {
 		return v
 	}
-	if !s.on && !s.beginning && (s.kind == "event-stream" || s.kind == "mixed-replace") && (unpack.Opens(b) || content.Coded(s.past)) {
-		// A client that undoes what nobody has declared would read what no window shows.
-		return v.Merge(scan.IncompleteVerdict(scan.Undecodable, "a stream that is compressed without saying so"))
-	}
 	if !s.beginning {
 		// What is inside counts where it is infected alone: that a window ends in the middle of something says nothing.
 		if inside := s.g.unpacked(ctx, st, o, 0); inside.Outcome == scan.Infected {
 			return v.Merge(inside)
 		}
+	}
+	if !s.on && !s.beginning && (s.kind == "event-stream" || s.kind == "mixed-replace") && (unpack.Opens(b) || content.Coded(s.past)) {
+		// A client that undoes what nobody has declared would read what no window shows.
+		return v.Merge(scan.IncompleteVerdict(scan.Undecodable, "a stream that is compressed without saying so"))
 	}
 	return v.Merge(s.readings(ctx, st))
 }
