@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"lazaret/internal/listen"
@@ -50,6 +51,7 @@ func (d *Daemon) Upgrade(ctx context.Context) (pid int, err error) {
 	cmd.ExtraFiles = append([]*os.File{signal}, files...)
 	cmd.Env = append(ownEnvironment(), env, readyEnv+"="+strconv.Itoa(extra), generationEnv+"="+strconv.Itoa(generation()+1))
 	cmd.Env = append(cmd.Env, passphraseForSuccessor()...)
+	cmd.SysProcAttr = siblingOfOurs()
 	err = cmd.Start()
 	for _, f := range cmd.ExtraFiles {
 		_ = f.Close() // the other process has them, or nobody needs them
@@ -72,6 +74,16 @@ func (d *Daemon) Upgrade(ctx context.Context) (pid int, err error) {
 	pid = cmd.Process.Pid
 	d.successor = pid
 	return pid, cmd.Process.Release()
+}
+
+// siblingOfOurs has a process that takes over under a service manager be the manager's own child from its first moment, as
+// this one is. systemd looks at that once, when it is told of the main process; of one that was not its child then it does not
+// wait for the end: to stop it, it kills it at once, and what is under way is cut off.
+func siblingOfOurs() *syscall.SysProcAttr {
+	if os.Getenv("NOTIFY_SOCKET") == "" || os.Getppid() != 1 {
+		return nil
+	}
+	return &syscall.SysProcAttr{Cloneflags: syscall.CLONE_PARENT}
 }
 
 // ownEnvironment returns the environment without what is for this process alone.
