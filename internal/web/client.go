@@ -73,6 +73,9 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 		if w, ok := nc.(*watchedConn); ok {
 			w.await(state == http.StateNew)
 		}
+		if state == http.StateIdle && c.pinned != nil && c.pinned.dead() {
+			c.originGone() // it went while the answer was being sent
+		}
 	case http.StateClosed:
 		s.inside.Delete(nc)
 		if w, ok := nc.(*watchedConn); ok && w.parked.Load() {
@@ -142,8 +145,8 @@ func (c *client) close() {
 	}
 }
 
-// originGone mirrors the end of an idle origin connection: the client's ends too. While a request is under way, that one
-// finds out by itself; and it is under way until net/http has sent the end of the answer, which comes after the exchange's own.
+// originGone mirrors the end of an idle origin connection: the client's ends too. While a request is under way nothing is ended, and
+// it is under way until net/http has sent the end of the answer, which comes after the exchange's own: connState then calls again.
 func (c *client) originGone() {
 	if c.active.Load() == 0 && c.reading.Load() {
 		go c.conn.Close() //nolint:errcheck // closing TLS may wait for the other side; there is nobody to tell

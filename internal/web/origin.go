@@ -178,6 +178,13 @@ func (o *origin) detach() (release func()) {
 	}
 }
 
+// dead says whether the connection has ended from the other side.
+func (o *origin) dead() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.cc != nil && o.cc.Err() != nil
+}
+
 // roundTrip sends out and returns the head of the answer. A request that the origin has surely not acted upon, or may be
 // asked to act upon twice (RFC 9110, 9.2.2), is sent once more when the connection turns out to be dead. Of others the
 // error is errAbort: a client that sees its own connection close knows what to do.
