@@ -1,0 +1,84 @@
+package gate
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"lazaret/internal/policy"
+	"lazaret/internal/scan"
+)
+
+// A verdict of bytes as text must not be taken for one of the same bytes as a multipart: they are read in another way.
+func TestCleanUnderOneTypeIsNotCleanUnderAnother(t *testing.T) {
+	f := newFixture(t, nil)
+	body := "A text comes first.\r\n--b\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString(scan.EICAR()) + "\r\n--b--\r\n"
+	if d, _, _ := f.pass(t, strings.NewReader(body), Intake{Type: "text/plain"}); d.Action != policy.Pass {
+		t.Fatalf("as text it is %v: nothing to look at", d)
+	}
+	if d, n, _ := f.pass(t, strings.NewReader(body), Intake{Type: "multipart/mixed; boundary=b"}); d.Action == policy.Pass || n.Verdict.Outcome != scan.Infected {
+		t.Errorf("%v %v", d, n.Verdict)
+	}
+	quoted := "before " + strings.Replace(string(scan.EICAR()), "E", "=45", 1)
+	if d, _, _ := f.pass(t, strings.NewReader(quoted), Intake{Type: "text/plain"}); d.Action != policy.Pass {
+		t.Fatalf("as text it is %v: nothing to look at", d)
+	}
+	if d, n, _ := f.pass(t, strings.NewReader(quoted), Intake{Type: "text/plain", Transfer: "Quoted-Printable"}); d.Action == policy.Pass || n.Verdict.Outcome != scan.Infected {
+		t.Errorf("%v %v", d, n.Verdict)
+	}
+}
+
+// What is in base64 within gzip, or in gzip within base64, is found; what only looks a little like a coding passes.
+func TestReadingsBelowEachOther(t *testing.T) {
+	f := newFixture(t, nil)
+	coded := base64.StdEncoding.EncodeToString(scan.EICAR())
+	for name, body := range map[string]string{
+		"base64 in gzip": string(gzipped(t, []byte(coded))), "gzip in base64": base64.StdEncoding.EncodeToString(gzipped(t, scan.EICAR())),
+		"base64 in UTF-16": "\xff\xfe" + strings.Join(strings.Split(coded, ""), "\x00") + "\x00",
+	} {
+		if d, n, _ := f.pass(t, strings.NewReader(body), Intake{Type: "text/plain"}); d.Action == policy.Pass || n.Verdict.Outcome != scan.Infected {
+			t.Errorf("%s: %v %v", name, d, n.Verdict)
+		}
+	}
+	// gzip called text, with a NUL: without its NULs it is broken gzip, and that means nothing.
+	body := gzipped(t, []byte("harmless"))
+	if !strings.Contains(string(body), "\x00") {
+		t.Fatal("no NUL to leave out")
+	}
+	if d, n, _ := f.pass(t, strings.NewReader(string(body)), Intake{Type: "text/plain"}); d.Action != policy.Pass {
+		t.Errorf("gzip called text: %v %v", d, n.Verdict)
+	}
+}
+
+func TestReadingsInStreams(t *testing.T) {
+	coded := base64.StdEncoding.EncodeToString([]byte("some text before it: " + string(scan.EICAR()) + " and some behind"))
+	for name, pieces := range map[string][]string{
+		"base64 over a window's border": {"data: " + coded[:60], coded[60:] + "\n\n"},
+		"base64 over an event's lines":  {"data: " + coded[:50] + "\ndata: ", coded[50:] + "\n\n"},
+		"UTF-16 over a window's border": {"data: " + strings.Join(strings.Split(string(scan.EICAR()[:31]), ""), "\x00"), "\x00" + strings.Join(strings.Split(string(scan.EICAR()[31:]), ""), "\x00")},
+		"gzip, undeclared":              {string(gzipped(t, scan.EICAR()))},
+	} {
+		f := newFixture(t, nil)
+		pr, pw := io.Pipe()
+		go func() {
+			for _, p := range pieces {
+				_, _ = io.WriteString(pw, p) // the reader may have stopped
+			}
+			_ = pw.Close() // it never fails
+		}()
+		_, err := io.ReadAll(f.Stream(context.Background(), policy.Facts{Type: "text/event-stream"}, "event-stream", "event stream", pr))
+		_ = pr.Close() // it never fails
+		var stopped *Stopped
+		if !errors.As(err, &stopped) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	f := newFixture(t, nil)
+	b, err := io.ReadAll(f.Stream(context.Background(), policy.Facts{}, "event-stream", "event stream", strings.NewReader("data: aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8=\n\n")))
+	if err != nil || !strings.HasPrefix(string(b), "data: ") {
+		t.Errorf("a harmless stream: %q %v", b, err)
+	}
+}
