@@ -82,8 +82,7 @@ func (s CAStore) open() (*CA, error) {
 		return nil, fmt.Errorf("no CA in %s: %w", s.Dir, os.ErrNotExist)
 	}
 	if errors.Is(certErr, os.ErrNotExist) || errors.Is(keyErr, os.ErrNotExist) {
-		// Not an fs.ErrNotExist: half a CA must not be taken for none, and be made anew.
-		return nil, fmt.Errorf("%s and %s belong together, but one of them is missing: put it back, or move the other away", s.certPath(), s.keyPath())
+		return nil, s.halfCA()
 	}
 	if err := errors.Join(certErr, keyErr); err != nil {
 		return nil, fmt.Errorf("the CA: %w", err)
@@ -98,11 +97,19 @@ func (s CAStore) open() (*CA, error) {
 	return ca, nil
 }
 
+// halfCA is no fs.ErrNotExist: half a CA must not be taken for none, and be made anew.
+func (s CAStore) halfCA() error {
+	return fmt.Errorf("%s and %s belong together, but one of them is missing: put it back, or move the other away", s.certPath(), s.keyPath())
+}
+
 // Read returns the CA without its key, for whoever only has to know its certificates: it recognises them, and signs nothing.
 // The error is an fs.ErrNotExist where there is none.
 func (s CAStore) Read() (*CA, error) {
 	b, err := os.ReadFile(s.certPath())
 	if errors.Is(err, os.ErrNotExist) {
+		if _, keyErr := os.Lstat(s.keyPath()); keyErr == nil {
+			return nil, s.halfCA()
+		}
 		return nil, fmt.Errorf("no CA in %s: %w", s.Dir, os.ErrNotExist)
 	}
 	if err != nil {
