@@ -3,6 +3,7 @@ package pop3
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -91,6 +92,35 @@ func (c command) reply() reply {
 	return unknown
 }
 
+// mistaken says what is wrong with arguments that servers could understand in more than one way ("DELE +1", "TOP 1 0x7f"): they are
+// not passed on, since what the gateway knows of a message goes by its number, and what TOP gives by the number of lines.
+func (c command) mistaken() error {
+	switch c.verb {
+	case "TOP":
+		if len(c.args) != 2 || !decimal(c.args[1]) {
+			return errBadCommand("TOP takes the number of a message and a number of lines")
+		}
+	case "RETR", "DELE":
+		if len(c.args) != 1 {
+			return errBadCommand(c.verb + " takes the number of a message")
+		}
+	case "LIST", "UIDL":
+		if len(c.args) == 0 {
+			return nil
+		}
+	default:
+		return nil
+	}
+	if c.number() == 0 {
+		return errBadCommand("there is no message of this number")
+	}
+	return nil
+}
+
+func decimal(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
 // number returns the message number that is the first argument; 0 where there is none.
 func (c command) number() int {
 	if len(c.args) == 0 {
@@ -103,13 +133,16 @@ func (c command) number() int {
 	return int(n)
 }
 
-// lines returns the second argument of TOP: how many lines of the body are wanted. ok is false where that is not said.
-func (c command) lines() (n int, ok bool) {
-	if len(c.args) < 2 {
-		return 0, false
+// lines returns the second argument of TOP: how many lines of the body are wanted, at most so many as an int32 can say.
+func (c command) lines() int {
+	if len(c.args) < 2 || !decimal(c.args[1]) {
+		return 0
 	}
-	v, err := strconv.ParseUint(c.args[1], 10, 31)
-	return int(v), err == nil
+	v, err := strconv.ParseInt(c.args[1], 10, 32)
+	if err != nil {
+		return math.MaxInt32
+	}
+	return int(v)
 }
 
 // status says whether a status line is positive. The error is for what is no status line (RFC 1939, 3), after which

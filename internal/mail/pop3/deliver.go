@@ -12,11 +12,8 @@ import (
 	"lazaret/internal/spool"
 )
 
-// How much of a message a client gets, besides a number of lines of its body.
-const (
-	whole      = -1
-	headerOnly = -2 // what was fetched is no more than that, and is given as it is
-)
+// whole is how much of a message a client gets, besides a number of lines of its body.
+const whole = -1
 
 // deliver gives the client what the decision about l says.
 func (x *session) deliver(l *letter, c command, n int) error {
@@ -146,7 +143,7 @@ func (x *session) replace(l *letter, n int) error {
 	if n == whole {
 		return x.write(l, bytes.NewReader(msg), nil)
 	}
-	return x.write(l, &beginning{r: bufio.NewReader(bytes.NewReader(msg)), lines: max(n, 0)}, nil)
+	return x.write(l, &beginning{r: bufio.NewReader(bytes.NewReader(msg)), lines: n}, nil)
 }
 
 // clip bounds what a log is told.

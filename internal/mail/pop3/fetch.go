@@ -174,8 +174,8 @@ func (x *session) retr(ctx context.Context, c command) error {
 // top serves TOP. A message of whose body something would be shown is fetched and judged whole first; where only the header
 // is wanted, that is judged alone.
 func (x *session) top(ctx context.Context, c command) error {
-	n, ok := c.lines()
-	if !ok || n == 0 {
+	n := c.lines()
+	if n == 0 {
 		x.forget()
 		l, refused, err := x.fetch(ctx, c, c.line)
 		if refused != nil {
@@ -185,7 +185,7 @@ func (x *session) top(ctx context.Context, c command) error {
 		if err != nil {
 			return x.fetchFailed(l, err)
 		}
-		return x.deliver(l, c, headerOnly)
+		return x.deliver(l, c, 0) // even if the server gave more
 	}
 	l := x.last
 	if l == nil || l.number != c.number() || l.number == 0 {

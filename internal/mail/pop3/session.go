@@ -134,6 +134,9 @@ func (x *session) loop(ctx context.Context) {
 
 func (x *session) handle(ctx context.Context, line []byte) error {
 	c, err := parseCommand(line)
+	if err == nil {
+		err = c.mistaken()
+	}
 	if err != nil {
 		if x.errors++; x.errors > maxErrors {
 			_ = x.say("-ERR too many lines that are no commands") // the end, either way
