@@ -120,7 +120,7 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, depth int
 	}
 	src := content.Source{Blob: o.Body, Type: o.Type, TransferEncoding: o.TransferEncoding}
 	problems := content.Find(ctx, g.opt.Pool, src, g.opt.Content, visit)
-	if mail {
+	if mail && found.Outcome != scan.Infected {
 		problems = append(problems, message.Find(ctx, g.opt.Pool, o.Body, g.opt.Content, visit)...)
 	}
 	for _, p := range problems {

@@ -71,6 +71,7 @@ func (p *jobs) add(j *job) bool {
 	p.byToken[j.token], p.byKey[j.key] = j, j
 	p.each[client]++
 	j.expiry = time.AfterFunc(j.set.Progress.Idle.Std(), func() { p.drop(j) })
+	j.expiry.Stop() // until a page is shown, the request that it was begun for waits, and drops it
 	return true
 }
 
@@ -193,6 +194,7 @@ func (p *jobs) show(j *job) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	j.shown = true
+	p.askedLocked(j)
 }
 
 // settle drops j, which is at its end, unless a page about it is being shown.
