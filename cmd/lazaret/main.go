@@ -105,5 +105,19 @@ func rootCommand() *cobra.Command {
 		Version:       version,
 	}
 	root.AddCommand(runCommand(), checkCommand(), configCommand(), scanCommand(), caCommand(), demoCommand(), doctorCommand(), versionCommand(), redirectCommand(), explainCommand(), bypassCommand(), manualCommand(), quarantineCommand(), importCommand())
+	root.InitDefaultCompletionCmd()
+	strictGroups(root)
 	return root
+}
+
+// strictGroups makes commands that only have others below them refuse a name that is none of those: help with exit code 0 would
+// have a script go on.
+func strictGroups(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		if sub.HasSubCommands() && !sub.Runnable() {
+			sub.Args = cobra.NoArgs
+			sub.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+		strictGroups(sub)
+	}
 }

@@ -64,7 +64,7 @@ func (s *fileScan) run(ctx context.Context, f *flags, args []string) error {
 	}
 	defer s.judge.Close()
 	if _, degraded := s.judge.Engines(); degraded {
-		fmt.Fprintln(s.errOut, "lazaret: no ClamAV was found: the built-in signatures judge alone, and know little more than the EICAR test file")
+		fmt.Fprintln(s.errOut, "lazaret: no ClamAV is in service: the built-in signatures judge alone, and know little more than the EICAR test file")
 	}
 	if file, ok := s.errOut.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		s.bar = progressbar.NewOptions64(total(args), progressbar.OptionSetWriter(file), progressbar.OptionShowBytes(true),
