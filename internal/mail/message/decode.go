@@ -32,9 +32,10 @@ const (
 	untilPadding                   // junk is skipped; "=" ends it all
 	pureLines                      // lines that have junk in them are skipped
 	pureRuns                       // such lines, and empty ones, end a stream, and another begins
+	eachLine                       // junk is skipped; every line is a stream of its own
 )
 
-var base64Names = [...]string{"", " (padding ignored)", " (until padding)", " (clean lines)", " (runs)"}
+var base64Names = [...]string{"", " (padding ignored)", " (until padding)", " (clean lines)", " (runs)", " (line by line)"}
 
 // base64Decoder is RFC 2045, 6.8, read in one of the ways.
 type base64Decoder struct {
@@ -65,6 +66,9 @@ func (d *base64Decoder) line(l line, text []byte) {
 			}
 			return
 		}
+	}
+	if d.way == eachLine && l.first {
+		d.flush()
 	}
 	d.buf = d.buf[:0]
 	d.decodeInto(l.text)

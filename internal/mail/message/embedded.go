@@ -16,6 +16,9 @@ type embedded struct {
 	e     *content.Emitter
 	files []*file
 	done  []*file
+	// decoded says that the text came out of a decoder and may be anything: there, what looks like BinHex has to say so.
+	decoded bool
+	binHex  bool // something said so
 }
 
 // file is one embedded file.
@@ -47,7 +50,9 @@ func (m *embedded) line(l line, text []byte) {
 		})
 	case bytes.HasPrefix(text, []byte("=ybegin ")):
 		m.open("yEnc", decodeYEnc())
-	case text[0] == ':' && len(text) > 10:
+	case bytes.Contains(text, []byte("BinHex")):
+		m.binHex = true
+	case text[0] == ':' && len(text) > 10 && (m.binHex || !m.decoded):
 		h := &binHex{}
 		m.open("BinHex", h.line)
 		m.feed(text)
@@ -94,11 +99,11 @@ func (m *embedded) discard() {
 
 // beginsUU says whether a line is "begin 644 name", with any mode.
 func beginsUU(text []byte) bool {
-	rest, ok := bytes.CutPrefix(lowered(text), []byte("begin "))
-	if !ok {
+	const begin = "begin "
+	if len(text) < len(begin) || !bytes.EqualFold(text[:len(begin)], []byte(begin)) {
 		return false
 	}
-	mode, _, _ := bytes.Cut(bytes.TrimLeft(rest, " "), []byte(" "))
+	mode, _, _ := bytes.Cut(bytes.TrimLeft(text[len(begin):], " "), []byte(" "))
 	for _, c := range mode {
 		if c < '0' || c > '7' {
 			return false
@@ -107,7 +112,7 @@ func beginsUU(text []byte) bool {
 	return len(mode) >= 3
 }
 
-// decodeUU decodes a line of uuencode. Where the count lies, everything on the line is taken.
+// decodeUU decodes a line of uuencode: as many bytes as its count says, or as there are.
 func decodeUU(text []byte) ([]byte, bool) {
 	if len(text) == 0 || text[0] == '`' {
 		return nil, true

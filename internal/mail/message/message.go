@@ -48,7 +48,23 @@ func Looks(head []byte) bool {
 
 // Find calls visit with every reading of every section of the message b, and returns what could not be read.
 func Find(ctx context.Context, pool *spool.Pool, b *spool.Blob, lim content.Limits, visit func(content.Part) error) []content.Problem {
-	e := content.NewEmitter(ctx, pool, lim, visit)
+	var e *content.Emitter
+	inner := 0
+	e = content.NewEmitter(ctx, pool, lim, func(p content.Part) error {
+		if err := visit(p); err != nil || inner >= maxInner {
+			return err
+		}
+		inner++
+		defer func() { inner-- }()
+		err := within(e, p)
+		if err != nil && !errors.Is(err, content.ErrStop) {
+			e.Run(p.Path, func() error { return err }) // noted here: to the caller, what a visitor returns is no problem
+		}
+		if content.Fatal(err) {
+			return err
+		}
+		return nil
+	})
 	e.Run("message", func() error { return read(e, b.NewReader()) })
 	return e.Problems()
 }

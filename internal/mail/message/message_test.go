@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,6 +126,49 @@ func qp(body string) string {
 	return b.String() + "\n"
 }
 
+func coded(body string) string { return wrap(base64.StdEncoding.EncodeToString([]byte(body)), 76) }
+
+// unpadded is base64 of n bytes a line, without padding: lines that are not read one by one make no sense.
+func unpadded(body string, n int) string {
+	var b strings.Builder
+	for len(body) > 0 {
+		k := min(n, len(body))
+		b.WriteString(base64.RawStdEncoding.EncodeToString([]byte(body[:k])) + "\n")
+		body = body[k:]
+	}
+	return b.String()
+}
+
+// tnefOf is a file of TNEF: two attributes that are not read, and one.
+func tnefOf(id uint32, body string) string {
+	attribute := func(id uint32, body string) string {
+		b := binary.LittleEndian.AppendUint32([]byte{2}, id)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
+		return string(b) + body + "\x00\x00"
+	}
+	return tnefSignature + "\x01\x00" + attribute(0x00089006, "\x00\x00\x01\x00") + attribute(0x00069002, "not wanted") + attribute(id, body)
+}
+
+func TestTNEF(t *testing.T) {
+	file := tnefOf(attAttachData, secret)
+	for name, body := range map[string]string{
+		"a file": file, "cut": file[:len(file)-2], "text": tnefOf(attBody, secret),
+		"a mail in it": tnefOf(attAttachment, "some properties "+file), "length that lies": strings.Replace(file, "\x44\x00\x00\x00", "\x44\x00\x00\x7f", 1),
+		"second": tnefOf(attAttachData, "first") + attachment(file),
+	} {
+		mail := top + "Content-Type: application/ms-tnef\nContent-Transfer-Encoding: base64\n\n" + coded(body)
+		_, bodies, problems := readings(t, crlf(mail))
+		if !slices.ContainsFunc(bodies, func(b string) bool { return strings.HasPrefix(b, secret) }) || len(problems) > 0 {
+			t.Errorf("%s: %d readings, %v", name, len(bodies), problems)
+		}
+	}
+}
+
+// attachment is the attribute behind those at the start of what tnefOf returns.
+func attachment(file string) string {
+	return file[strings.Index(file, "not wanted")+len("not wanted")+tnefChecksum:]
+}
+
 // constructs returns messages that each hide the secret once.
 func constructs() map[string]string {
 	b64 := base64.StdEncoding.EncodeToString([]byte(secret))
@@ -158,21 +203,23 @@ func constructs() map[string]string {
 	}
 	cte := "Content-Transfer-Encoding: base64\n"
 	for name, body := range map[string]string{
-		"junk characters":      strings.Join(strings.Split(lines, ""), "!"),
-		"junk lines":           strings.ReplaceAll(lines, "\n", "\n*** junk ***\n"),
-		"spaces":               strings.Join(strings.Split(b64, ""), " ") + "\n",
-		"one a line":           wrap(b64, 1),
-		"three a line":         wrap(b64, 3),
-		"one line":             b64 + "\n",
-		"empty lines":          strings.ReplaceAll(lines, "\n", "\n\n"),
-		"early padding":        "QQ==\n" + lines,
-		"early padding inside": "QQ==" + lines,
-		"joined streams":       base64.StdEncoding.EncodeToString([]byte(secret[:10])) + "\n" + base64.StdEncoding.EncodeToString([]byte(secret[10:])) + "\n",
-		"stray equals":         b64[:8] + "=" + b64[8:] + "\n",
-		"text behind":          lines + "\nThis is a text behind it.\n",
-		"text before":          "Some words before it.\n" + lines,
-		"a word before":        "word\n\n" + lines,
-		"no padding":           strings.TrimRight(b64, "=") + "\n",
+		"junk characters":         strings.Join(strings.Split(lines, ""), "!"),
+		"junk lines":              strings.ReplaceAll(lines, "\n", "\n*** junk ***\n"),
+		"spaces":                  strings.Join(strings.Split(b64, ""), " ") + "\n",
+		"one a line":              wrap(b64, 1),
+		"three a line":            wrap(b64, 3),
+		"one line":                b64 + "\n",
+		"empty lines":             strings.ReplaceAll(lines, "\n", "\n\n"),
+		"early padding":           "QQ==\n" + lines,
+		"early padding inside":    "QQ==" + lines,
+		"joined streams":          base64.StdEncoding.EncodeToString([]byte(secret[:10])) + "\n" + base64.StdEncoding.EncodeToString([]byte(secret[10:])) + "\n",
+		"stray equals":            b64[:8] + "=" + b64[8:] + "\n",
+		"text behind":             lines + "\nThis is a text behind it.\n",
+		"text before":             "Some words before it.\n" + lines,
+		"a word before":           "word\n\n" + lines,
+		"a word before, no break": "abc\n" + lines,
+		"no padding in any line":  unpadded(secret, 10),
+		"no padding":              strings.TrimRight(b64, "=") + "\n",
 	} {
 		m["base64 with "+name] = part("XX", cte, body)
 	}
@@ -207,6 +254,11 @@ func constructs() map[string]string {
 	m["uuencode"] = top + "\nHello\n\n" + uu(secret) + "\n"
 	m["uuencode without an end"] = top + "\n" + strings.TrimSuffix(uu(secret), "`\nend\n")
 	m["uuencode, x-uuencode"] = part("XX", "Content-Transfer-Encoding: x-uuencode\n", uu(secret))
+	m["uuencode without a beginning"] = part("XX", "Content-Transfer-Encoding:\n x-uuencode\n", strings.TrimPrefix(uu(secret), "begin 644 a.com\n"))
+	m["uuencode in base64"] = part("XX", cte, coded(uu(secret)))
+	m["uuencode in quoted-printable"] = part("XX", "Content-Transfer-Encoding: quoted-printable\n", qp(uu(secret)))
+	m["yEnc in base64"] = part("XX", cte, coded(yEnc(secret)))
+	m["BinHex in base64"] = part("XX", cte, coded(binHexed("\x05a.com\x00TEXT"+secret)))
 	m["begin-base64"] = top + "\nbegin-base64 644 a.com\n" + lines + "====\n"
 	m["yEnc"] = top + "\nHello\n" + yEnc(secret)
 	m["BinHex"] = top + "\n" + binHexed("\x05a.com\x00TEXT"+secret)

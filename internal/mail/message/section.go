@@ -31,6 +31,9 @@ type decoder interface {
 
 func newSection(e *content.Emitter, h header) *section {
 	s := &section{e: e, header: h, files: newEmbedded(e)}
+	if h.uu {
+		s.files.open("uuencode", decodeUU) // there are clients that need no "begin" then, PHP's convert_uudecode in webmail
+	}
 	s.out = []decoder{
 		&raw{w: e.Writer()},
 		newBase64(e, joined),
@@ -38,6 +41,7 @@ func newSection(e *content.Emitter, h header) *section {
 		newBase64(e, pureLines),
 		newBase64(e, pureRuns),
 		newBase64(e, untilPadding),
+		newBase64(e, eachLine),
 		&quotedPrintable{w: e.Writer()},
 	}
 	return s

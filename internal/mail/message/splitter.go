@@ -184,7 +184,9 @@ type header struct {
 	transfer   int  // how many Content-Transfer-Encoding fields there are, misspelt ones included
 	base64     bool // one of them could mean base64
 	quoted     bool // one of them could mean quoted-printable
+	uu         bool // one of them could mean uuencode
 	odd        bool // something in it is not as it should be, so that nothing that it says is believed
+	coded      bool // the field that is being read is about the encoding
 	nested     bool // it was found inside a body
 	partial    bool // message/partial
 }
@@ -211,11 +213,12 @@ func (h *header) line(text []byte) {
 		return
 	}
 	value := bytes.TrimSpace(lower[bytes.IndexByte(lower, ':')+1:])
+	h.coded = bytes.Contains(name, []byte("encod")) || bytes.Contains(name, []byte("transfer"))
 	switch {
 	case string(name) == "content-transfer-encoding":
 		h.transfer++
 		h.odd = h.odd || h.transfer > 1 || !plainCodings[string(value)]
-	case bytes.Contains(name, []byte("encod")), bytes.Contains(name, []byte("transfer")):
+	case h.coded:
 		h.odd = true // nearly the field: somebody may take it for it
 	}
 	h.coding(lower)
@@ -240,6 +243,7 @@ func speaksOfCoding(lower []byte) bool {
 func (h *header) coding(lower []byte) {
 	h.base64 = h.base64 || bytes.Contains(lower, []byte("base64"))
 	h.quoted = h.quoted || bytes.Contains(lower, []byte("quoted-printable"))
+	h.uu = h.uu || h.coded && bytes.Contains(lower, []byte("uu"))
 }
 
 // boundary collects what a boundary parameter could be meant to be: quoted, unquoted, cut at several characters.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"mime/quotedprintable"
 	"sort"
@@ -150,6 +151,8 @@ func (c corpus) base64(t *testing.T) {
 		"text behind":                      lines + "\nThis is a text behind it.\n",
 		"text before":                      "Some words before it.\n" + lines,
 		"a word before":                    "word\n\n" + lines,
+		"no padding in any line":           unpadded(string(scan.EICAR()), 10),
+		"a word before, no break":          "abc\n" + lines,
 		"no padding":                       strings.TrimRight(s, "=") + "\n",
 		"a NUL before each line":           strings.ReplaceAll("\n"+lines, "\n", "\n\x00"),
 		"a comment character":              lines[:21] + "# no comment\n" + lines[21:],
@@ -293,6 +296,23 @@ func yEncoded(body string) string {
 	return b.String() + fmt.Sprintf("\n=yend size=%d\n", len(body))
 }
 
+// tnef is winmail.dat with a file (MS-OXTNEF, attAttachData).
+func tnef(body []byte) []byte {
+	b := binary.LittleEndian.AppendUint32([]byte("\x78\x9f\x3e\x22\x01\x00\x02\x0f\x80\x06\x00"), uint32(len(body)))
+	return append(append(b, body...), 0, 0)
+}
+
+// unpadded is base64 of n bytes a line, without padding.
+func unpadded(body string, n int) string {
+	var b strings.Builder
+	for len(body) > 0 {
+		k := min(n, len(body))
+		b.WriteString(base64.RawStdEncoding.EncodeToString([]byte(body[:k])) + "\n")
+		body = body[k:]
+	}
+	return b.String()
+}
+
 func zipped(t *testing.T, name string, body []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -352,6 +372,11 @@ func (c corpus) embedded(t *testing.T) {
 		"uuencode with spaces":      text + strings.ReplaceAll(uuencoded(string(e)), "`", " "),
 		"uuencode as x-uuencode":    mixed("Content-Transfer-Encoding: x-uuencode\n", uuencoded(string(e))),
 		"uuencode as uue":           mixed("Content-Transfer-Encoding: uue\n", uuencoded(string(e))),
+		"uuencode without begin":    mixed("Content-Transfer-Encoding: x-uuencode\n", strings.TrimPrefix(uuencoded(string(e)), "begin 644 a.com\n")),
+		"uuencode in base64":        encodedPart([]byte(uuencoded(string(e)))),
+		"uuencode in quoted":        mixed(quot, escaped(uuencoded(string(e)))),
+		"yEnc in base64":            encodedPart([]byte(yEncoded(string(e)))),
+		"zip in TNEF":               encodedPart(tnef(zipped(t, "a.com", e))),
 		"begin-base64":              text + "begin-base64 644 a.com\n" + broken(eicarB64(), 60) + "====\n",
 		"yEnc":                      text + yEncoded(string(e)),
 		"yEnc in a part":            mixed("Content-Transfer-Encoding: yenc\n", yEncoded(string(e))),
