@@ -87,7 +87,6 @@ func (x *session) run(ctx context.Context, begunTLS bool) {
 	if x.client.send(greeting) == nil {
 		x.loop(ctx)
 	}
-	_ = x.up.conn.Close() // the session has ended: nothing is lost with it
 }
 
 // aim notes the server that the session is with.

@@ -158,6 +158,10 @@ func TestServerChosenByLogin(t *testing.T) {
 	if n := len(r.sink.all); n == 0 {
 		t.Error("servers that are not allowed were not recorded")
 	}
+	c.conn.Close()
+	if got := s.ended(); got != "" { // many servers let a mailbox be opened once, or a few times
+		t.Errorf("%q followed", got)
+	}
 }
 
 func TestConnectionWithoutDestination(t *testing.T) {

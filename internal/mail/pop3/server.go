@@ -283,7 +283,12 @@ func (s *Server) serve(nc net.Conn, tls bool) {
 	x.facts = policy.Facts{Protocol: "pop3", Direction: policy.Download, Client: addrOf(nc.RemoteAddr()).Addr()}
 	x.clientAddr = addrOf(nc.RemoteAddr())
 	x.client = newPeer(nc, clientBuffer, x.set.ReplyTimeout.Std())
-	defer func() { _ = x.client.conn.Close() }() // whatever there was to say was said
+	defer func() {
+		if x.up != nil {
+			_ = x.up.conn.Close() // however the session ended: servers open a mailbox for one, or for a few
+		}
+		_ = x.client.conn.Close() // whatever there was to say was said
+	}()
 	defer func() {
 		if p := recover(); p != nil {
 			n := s.opt.Gate.Refuse(x.facts, notice.Internal, "", fmt.Sprintf("panic: %v", p))
