@@ -13,6 +13,12 @@ require (
 )
 
 require (
+	github.com/aymerick/douceur v0.2.0 // indirect
+	github.com/gorilla/css v1.0.1 // indirect
+	github.com/microcosm-cc/bluemonday v1.0.27
+)
+
+require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/Netflix/bettertls v0.0.0-20250909192348-e1e99e353074
 	github.com/cpuguy83/go-md2man/v2 v2.0.6 // indirect

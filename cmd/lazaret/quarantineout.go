@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"lazaret/internal/mail/submit"
 	"lazaret/internal/quarantine"
 
 	"github.com/spf13/cobra"
@@ -62,7 +63,7 @@ func quarantineExportCommand() *cobra.Command {
 func quarantineReleaseCommand() *cobra.Command {
 	w := &ward{}
 	var output string
-	d := quarantine.Delivery{Timeout: smtpTime}
+	d := submit.Delivery{Timeout: smtpTime}
 	c := &cobra.Command{
 		Use:   "release REFERENCE",
 		Short: "Give an original to whom it was meant for",
@@ -107,7 +108,7 @@ func quarantineReleaseCommand() *cobra.Command {
 	return c
 }
 
-func (w *ward) send(ctx context.Context, out io.Writer, d quarantine.Delivery, e quarantine.Entry) error {
+func (w *ward) send(ctx context.Context, out io.Writer, d submit.Delivery, e quarantine.Entry) error {
 	if !isMail(e) {
 		return fmt.Errorf("%s is no mail: release it to a file", e.ID)
 	}

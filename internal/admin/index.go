@@ -67,7 +67,7 @@ type recordView struct {
 
 // index serves the page: for everybody how to trust and use the gateway, for insiders its state.
 func (s *Server) index(w http.ResponseWriter, r *http.Request) {
-	problems := s.problems(r.Context())
+	problems := s.Problems(r.Context())
 	v := indexView{Nonce: nonce(), Version: notice.Clean(s.src.Version, showText), Ready: len(problems) == 0, Host: notice.Clean(r.Host, showText)}
 	v.Proxies, v.Reachable = s.proxies(r)
 	v.CAs = s.caViews()

@@ -19,8 +19,8 @@ type check struct {
 	result  []string      // of the run that has ended
 }
 
-// problems returns what keeps the gateway from judging now.
-func (s *Server) problems(ctx context.Context) []string {
+// Problems returns what keeps the gateway from judging now.
+func (s *Server) Problems(ctx context.Context) []string {
 	problems := []string{}
 	up := 0
 	for _, sc := range s.scanners() {
@@ -85,7 +85,7 @@ func (c *check) run(ctx context.Context, done chan struct{}, ready func(context.
 
 // ready answers 200 where the gateway can judge now, 503 otherwise. The reasons are for insiders.
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	problems := s.problems(r.Context())
+	problems := s.Problems(r.Context())
 	status := http.StatusOK
 	if len(problems) > 0 {
 		status = http.StatusServiceUnavailable

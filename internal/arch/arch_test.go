@@ -33,6 +33,8 @@ var allowed = map[string][]string{
 	"mail/header":      {},
 	"mail/replacement": {"mail/header", "notice", "policy", "scan"},
 	"mail/attachment":  {"mail/header", "mail/message", "content", "filetype", "spool"},
+	"mail/submit":      {},
+	"mail/report":      {"mail/header", "mail/submit"},
 	"spam":             {"mail/header", "spool"},
 	"audit":            {"policy", "scan"},
 	"quarantine":       {"policy", "scan"},

@@ -22,6 +22,7 @@ import (
 	"lazaret/internal/mail/attachment"
 	"lazaret/internal/mail/pop3"
 	"lazaret/internal/mail/replacement"
+	"lazaret/internal/mail/report"
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/quarantine"
@@ -68,9 +69,11 @@ type Web struct {
 
 // Mail is [mail]: what the mail protocols have in common.
 type Mail struct {
-	Notice      replacement.Config `toml:"notice"`
-	Attachments attachment.Config  `toml:"attachments"`
-	Spam        spam.Config        `toml:"spam"`
+	Notice      replacement.Config    `toml:"notice"`
+	Attachments attachment.Config     `toml:"attachments"`
+	HTML        attachment.HTMLConfig `toml:"html"`
+	Report      report.Config         `toml:"report"`
+	Spam        spam.Config           `toml:"spam"`
 }
 
 // ClamAV is [clamav]: a clamd that we run, and the freshclam that feeds it.
@@ -86,7 +89,7 @@ func Default() *Config {
 		Web:        Web{Config: web.Default(), TLS: intercept.Default()},
 		Egress:     egress.Default(),
 		POP3:       pop3.Default(),
-		Mail:       Mail{Notice: replacement.Default(), Attachments: attachment.Default(), Spam: spam.Default()},
+		Mail:       Mail{Notice: replacement.Default(), Attachments: attachment.Default(), HTML: attachment.DefaultHTML(), Report: report.Default(), Spam: spam.Default()},
 		Quarantine: quarantine.Default(),
 		Redirect:   redirect.Default(),
 		Admin:      admin.Default(),
@@ -234,7 +237,9 @@ func (c *Config) sections() []section {
 		{"pop3", c.POP3},
 		{"mail.notice", c.Mail.Notice},
 		{"mail.attachments", c.Mail.Attachments},
+		{"mail.html", c.Mail.HTML},
 		{"mail.spam", c.Mail.Spam},
+		{"mail.report", c.Mail.Report},
 		{"quarantine", c.Quarantine},
 		{"egress", c.Egress},
 		{"redirect", c.Redirect},

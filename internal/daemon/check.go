@@ -23,7 +23,7 @@ func checkParts(cfg *config.Config) error {
 	_, err := notice.New(cfg.Notice)
 	note("notice", err)
 	if err == nil {
-		if _, err := newMailParts(cfg, ""); err != nil {
+		if _, err := newMailParts(cfg, "", nil); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -133,6 +133,7 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 	alive, end := context.WithCancel(context.Background())
 	d.endNotify = end
 	d.notifyReady(alive)
+	d.serving.Go(func() { d.watchFaults(alive) })
 	d.tellReady()
 	return d, nil
 }
@@ -295,6 +296,7 @@ func (d *Daemon) serve() {
 func (d *Daemon) fail(err error) {
 	select {
 	case d.failed <- err:
+		d.mail.Load().report.Fault("the gateway ends, as it cannot go on", []string{err.Error()})
 	default: // the first ones are told
 	}
 }
@@ -339,6 +341,7 @@ func (d *Daemon) Close(ctx context.Context) error {
 	if d.successor != 0 {
 		errs = append(errs, d.redirector.close())
 	}
+	d.endReports(ctx)
 	d.serving.Wait()
 	d.closeInterceptor(d.interceptor.Load())
 	d.gate.Close()
@@ -356,6 +359,9 @@ func (d *Daemon) abandon() {
 	if e := d.engines.Load(); e != nil {
 		e.close()
 	}
+	nobodyWaits, cancel := context.WithCancel(context.Background())
+	cancel()
+	d.mail.Load().close(nobodyWaits)
 	_ = d.keeper.close() // the start's own error is the one to report
 	if d.output != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -90,18 +90,29 @@ func (d *Daemon) reload(ctx context.Context) error {
 		}
 		return err
 	}
-	mail, err := newMailParts(next, d.opt.Version)
+	mail, err := newMailParts(next, d.opt.Version, d.log)
 	if err != nil {
 		return undo(err)
 	}
-	if err := d.outside(next); err != nil {
+	undoMail := func(err error) error {
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		mail.close(ended)
 		return undo(err)
 	}
+	if err := d.outside(next); err != nil {
+		return undoMail(err)
+	}
 	if err := errors.Join(d.web.Use(next.Web.Config), d.pop3.Use(next.POP3)); err != nil {
-		return undo(errors.Join(err, d.outside(d.config), d.web.Use(d.config.Web.Config), d.pop3.Use(d.config.POP3)))
+		return undoMail(errors.Join(err, d.outside(d.config), d.web.Use(d.config.Web.Config), d.pop3.Use(d.config.POP3)))
 	}
 	d.engines.Store(e)
-	d.mail.Swap(mail).spam.Close()
+	before := d.mail.Swap(mail)
+	d.serving.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), lastMails)
+		defer cancel()
+		before.close(ctx)
+	})
 	d.gate.Use(e.set, next.Policy, e.degraded)
 	if e != old {
 		old.retire()

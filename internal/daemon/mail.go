@@ -14,7 +14,7 @@ import (
 
 // mailServers makes the relays for mail.
 func (d *Daemon) mailServers(cfg *config.Config) (err error) {
-	parts, err := newMailParts(cfg, d.opt.Version)
+	parts, err := newMailParts(cfg, d.opt.Version, d.log)
 	if err != nil {
 		return err
 	}

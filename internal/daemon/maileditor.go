@@ -15,21 +15,46 @@ import (
 	"lazaret/internal/spool"
 )
 
-// mailEditor applies [mail.attachments] and [mail.spam], in this order, by what is in force at the moment.
+// mailEditor applies [mail.attachments], [mail.spam] and [mail.html], in this order, by what is in force at the moment.
 type mailEditor struct{ d *Daemon }
 
 // Edit implements pop3.Editor.
 func (m mailEditor) Edit(ctx context.Context, l pop3.Letter) (*spool.Blob, error) {
 	parts := m.d.mail.Load()
 	body, err := m.attachments(ctx, parts, l)
-	if err != nil || !l.Clean {
+	if err != nil {
 		return body, err
 	}
-	marked := m.spam(ctx, parts, l, body)
-	if marked != body && body != l.Body {
-		_ = body.Close() // the room is given back
+	then := func(next *spool.Blob) {
+		if next != body && body != l.Body {
+			_ = body.Close() // the room is given back
+		}
+		body = next
 	}
-	return marked, nil
+	if l.Clean {
+		then(m.spam(ctx, parts, l, body))
+	}
+	harmless, err := m.html(ctx, parts, l, body)
+	then(harmless)
+	return body, err
+}
+
+// html returns body with its HTML disarmed.
+func (m mailEditor) html(ctx context.Context, parts *mailParts, l pop3.Letter, body *spool.Blob) (*spool.Blob, error) {
+	d, err := parts.html.Apply(ctx, attachment.Tools{Pool: m.d.pool, Limits: parts.limits}, body)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("disarming its HTML: %w", err)
+	case d.Body == nil:
+		if err := m.keep(ctx, l, "mail.html"); err != nil {
+			return nil, err
+		}
+		return nil, &pop3.Unwanted{What: "HTML", Detail: "[mail.html]: " + d.Why}
+	case d.Parts > 0:
+		m.d.log.Info("the HTML of a mail was disarmed", "reference", l.Reference, "parts", d.Parts, "client", l.Facts.Client,
+			"server", l.Facts.Host, "user", l.Facts.User)
+	}
+	return d.Body, nil
 }
 
 func (m mailEditor) attachments(ctx context.Context, parts *mailParts, l pop3.Letter) (*spool.Blob, error) {
@@ -44,7 +69,11 @@ func (m mailEditor) attachments(ctx context.Context, parts *mailParts, l pop3.Le
 		return nil, err
 	}
 	if out.Replace != nil || len(out.Stripped) > 0 {
-		if err := m.keep(ctx, l, out); err != nil {
+		hits := out.Stripped
+		if out.Replace != nil {
+			hits = []attachment.Hit{*out.Replace}
+		}
+		if err := m.keep(ctx, l, "mail.attachments: "+hits[0].Rule); err != nil {
 			if out.Body != nil && out.Body != l.Body {
 				_ = out.Body.Close() // the room is given back
 			}
@@ -72,18 +101,14 @@ func (m mailEditor) attachments(ctx context.Context, parts *mailParts, l pop3.Le
 
 // keep has the original kept of a mail that is not delivered as it came, where the quarantine takes such. The error is why
 // nothing is delivered: nobody may have another copy.
-func (m mailEditor) keep(ctx context.Context, l pop3.Letter, out attachment.Outcome) error {
+func (m mailEditor) keep(ctx context.Context, l pop3.Letter, rule string) error {
 	k := m.d.keeper
 	if k == nil {
 		return nil
 	}
-	hits := out.Stripped
-	if out.Replace != nil {
-		hits = []attachment.Hit{*out.Replace}
-	}
 	n := notice.Notice{
 		Reference: l.Reference, Time: time.Now(), Facts: l.Facts, Verdict: scan.CleanVerdict(),
-		Decision: policy.Decision{Action: policy.Replace, Rule: "mail.attachments: " + hits[0].Rule},
+		Decision: policy.Decision{Action: policy.Replace, Rule: rule},
 	}
 	sum := l.Body.SHA256()
 	n.Size, n.SHA256 = l.Body.Size(), hex.EncodeToString(sum[:])
@@ -95,7 +120,7 @@ func (m mailEditor) keep(ctx context.Context, l pop3.Letter, out attachment.Outc
 	id, err := k.Keep(context.WithoutCancel(ctx), n, &scan.Object{Body: l.Body, Type: "message/rfc822"})
 	switch {
 	case err == nil:
-		log.Info("the original of a mail that attachment rules changed is kept", "quarantine", id)
+		log.Info("the original of a mail that was changed is kept", "quarantine", id)
 	case k.MustKeep(n.Facts):
 		return fmt.Errorf("the original could not be kept: %w", err)
 	default:
@@ -111,6 +136,9 @@ func (m mailEditor) spam(ctx context.Context, parts *mailParts, l pop3.Letter, b
 	}
 	r := parts.spam.Check(ctx, spam.Message{Body: body, User: l.Facts.User, Reference: l.Reference, Client: l.Facts.Client})
 	log := m.d.log.With("reference", l.Reference, "client", l.Facts.Client, "server", l.Facts.Host, "user", l.Facts.User)
+	if r.Fault != nil {
+		log.Warn("[mail.spam] senders_file: as it was when it could be read last", "error", r.Fault)
+	}
 	switch {
 	case r.Err != nil:
 		log.Warn("a mail was not checked for spam, and is delivered without a mark", "error", r.Err, "failed", parts.spam.Stats().Failed)

@@ -68,6 +68,9 @@ func (d *Daemon) needs(cfg *config.Config) sandbox.Needs {
 			}
 		}
 	}
+	if line := cfg.Mail.Report.Program; len(line) > 0 {
+		n.Exec = append(n.Exec, line[0])
+	}
 	needsOfClamAV(cfg, &n)
 	return n
 }

@@ -23,15 +23,9 @@ var fixed = map[string]struct {
 	"nospampipe": {Needed, "spamd is talked to without pipes"},
 	"cleankill":  {Needed, "programs that were started are ended with their scan"},
 	"whitelist":  {Refused, "a From field is easily forged: nothing is left unscanned for it"},
-	"blacklist":  {NotYet, "nothing judges mails by their sender; spamd and rspamd have such lists"},
-	"blacksubj":  {NotYet, "see blacklist"},
-	"blackshort": {NotYet, "see blacklist"},
+	"blackshort": {Refused, "mails of listed senders are marked as spam, and otherwise stay as they are"},
 	"spamdelete": {Refused, "no mail is deleted because it looks like spam: mark it, and have the mail program file it"},
 	"footer":     {Refused, "clean mails stay as they are, byte for byte: signatures depend on it"},
-	"emergcon":   {NotYet, "watch /healthz and /metrics of [admin] instead: nobody can be relied on to mail that it has failed"},
-	"extra":      {NotYet, "no copy of a notice is mailed; the log and \"lazaret quarantine list\" tell"},
-	"xmail":      {NotYet, "no copy of a notice is mailed; the log and \"lazaret quarantine list\" tell"},
-	"overwrite":  {NotYet, "HTML is not disarmed, and no program changes mails"},
 	"emailport":  {NotYet, "SMTP is not relayed by this version: do not redirect it here"},
 	"smtprset":   {NotYet, "SMTP is not relayed by this version"},
 	"imapport":   {NotYet, "IMAP is not relayed by this version: do not redirect it here"},
@@ -72,6 +66,22 @@ func (c *converter) one(s Setting) {
 		c.template(s)
 	case "renattach":
 		c.put(s, Mapped, "mail.attachments.rename", quotedList(dangerous), "no program changes mails, but attachments are renamed that are dangerous by content or name: adapt the list")
+	case "overwrite":
+		c.put(s, Mapped, "mail.html.disarm", quoted("all"), "no program changes mails, but scripts, forms, frames and what is fetched from elsewhere are taken out of HTML; \"active\" leaves pictures")
+	case "extra":
+		c.addresses(s, "mail.report.notices", "they get a copy of each notice")
+	case "emergcon":
+		c.addresses(s, "mail.report.faults", "they are told when the gateway cannot do its work, and when it can again; watch /readyz as well: one that is dead mails nobody")
+	case "xmail":
+		c.mailer(s)
+	case "blacklist":
+		c.blacklist(s)
+	case "blacksubj":
+		if _, ok := c.have["spamsubject"]; ok {
+			c.say(s, Refused, "mail.spam.subject", "there is one subject for spam, and spamsubject has it")
+			return
+		}
+		c.text(s, "mail.spam.subject")
 	case "checksize", "skipsize":
 		c.size(s)
 	case "spamcheck", "checkspam":

@@ -33,6 +33,7 @@ type Result struct {
 	Symbols         []string // names of the rules that matched: letters, digits, underscores and the like
 	Skipped         string   // why nobody was asked, in a few words; empty: somebody was
 	Err             error    // why there is no answer
+	Fault           error    // why senders_file could not be read again: it holds as it was
 
 	fields []byte // spamd's own X-Spam fields, each with its CRLF
 }
@@ -61,7 +62,9 @@ var errPaused = errors.New("it failed several times, and is not asked for a whil
 
 // Checker asks a spam scanner. It is safe for use by many goroutines.
 type Checker struct {
-	cfg   Config
+	cfg     Config
+	senders *senders // nil: nobody is listed
+	// ask asks the scanner; nil: there is none.
 	ask   func(ctx context.Context, m Message) (Result, error)
 	slots chan struct{}
 	now   func() time.Time
@@ -79,7 +82,11 @@ func New(cfg Config) (*Checker, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Type == "" {
+	listed, err := newSenders(cfg, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Type == "" && listed == nil {
 		return nil, nil //nolint:nilnil // a nil Checker is one that checks nothing
 	}
 	network, address, err := cfg.where()
@@ -88,10 +95,11 @@ func New(cfg Config) (*Checker, error) {
 	}
 	var d net.Dialer
 	dial := func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, network, address) }
-	c := &Checker{cfg: cfg, slots: make(chan struct{}, cfg.MaxChecks), now: time.Now, close: func() {}}
-	if cfg.Type == typeSpamd {
+	c := &Checker{cfg: cfg, slots: make(chan struct{}, cfg.MaxChecks), now: time.Now, close: func() {}, senders: listed}
+	switch cfg.Type {
+	case typeSpamd:
 		c.ask = (&spamd{cfg: cfg, dial: dial}).ask
-	} else {
+	case typeRspamd:
 		r := newRspamd(cfg, dial)
 		c.ask, c.close = r.ask, r.client.CloseIdleConnections
 	}
@@ -117,6 +125,16 @@ func (c *Checker) Stats() Stats {
 func (c *Checker) Check(ctx context.Context, m Message) (r Result) {
 	if c == nil {
 		return Result{Skipped: "nobody to ask is configured"}
+	}
+	is, fault := c.listed(m)
+	defer func() { r.Fault = fault }()
+	if is {
+		c.spam.Add(1)
+		return blocked()
+	}
+	if c.ask == nil {
+		c.skipped.Add(1)
+		return Result{Skipped: "its sender is not listed, and nobody else is asked"}
 	}
 	if why := c.skip(m.Body); why != "" {
 		c.skipped.Add(1)

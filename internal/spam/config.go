@@ -32,17 +32,19 @@ const (
 
 // Config is mail.spam.
 type Config struct {
-	Type       string         `toml:"type" doc:"who is asked: \"spamd\" (SpamAssassin) or \"rspamd\"; empty: nobody"`
-	Address    string         `toml:"address" doc:"where it listens: \"tcp:host:783\" or \"unix:/run/spamd.sock\"; for rspamd \"http://host:11333\", too. Empty: port 783 or 11333 of this machine"`
-	Command    string         `toml:"command" doc:"what spamd is asked for: \"symbols\" (the score and the names of the rules), \"check\" (the score), \"headers\" or \"process\" (its own X-Spam fields, as its settings write them)"`
-	User       string         `toml:"user" doc:"whose preferences spamd uses; \"%USERNAME%\" for the login of the mailbox. Empty: those of the user that it runs as"`
-	Password   string         `toml:"password" doc:"rspamd's, where it wants one"`
-	Timeout    units.Duration `toml:"timeout" doc:"a mail waits no longer than this, and is delivered unmarked then"`
-	MaxSize    units.Size     `toml:"max_size" doc:"larger mails are not checked: spam is small"`
-	MaxChecks  int            `toml:"max_checks" doc:"how many mails are checked at the same time; others wait, within timeout"`
-	SkipMarked string         `toml:"skip_marked" doc:"a text in the header by which the provider has marked a mail, such as \"X-Spam-Flag: YES\" (P3Scan's ispspam): such a mail is not checked again. Who knows the text can write it into a mail, which is then not checked either"`
-	Mark       string         `toml:"mark" doc:"which mails get X-Spam fields: \"spam\", \"all\" that were checked, or \"none\" (the log has the score)"`
-	Subject    string         `toml:"subject" doc:"what is put in front of the subject of spam, such as \"[SPAM]\"; empty: nothing"`
+	Type        string         `toml:"type" doc:"who is asked: \"spamd\" (SpamAssassin) or \"rspamd\"; empty: nobody"`
+	Address     string         `toml:"address" doc:"where it listens: \"tcp:host:783\" or \"unix:/run/spamd.sock\"; for rspamd \"http://host:11333\", too. Empty: port 783 or 11333 of this machine"`
+	Command     string         `toml:"command" doc:"what spamd is asked for: \"symbols\" (the score and the names of the rules), \"check\" (the score), \"headers\" or \"process\" (its own X-Spam fields, as its settings write them)"`
+	User        string         `toml:"user" doc:"whose preferences spamd uses; \"%USERNAME%\" for the login of the mailbox. Empty: those of the user that it runs as"`
+	Password    string         `toml:"password" doc:"rspamd's, where it wants one"`
+	Timeout     units.Duration `toml:"timeout" doc:"a mail waits no longer than this, and is delivered unmarked then"`
+	MaxSize     units.Size     `toml:"max_size" doc:"larger mails are not checked: spam is small"`
+	MaxChecks   int            `toml:"max_checks" doc:"how many mails are checked at the same time; others wait, within timeout"`
+	SkipMarked  string         `toml:"skip_marked" doc:"a text in the header by which the provider has marked a mail, such as \"X-Spam-Flag: YES\" (P3Scan's ispspam): such a mail is not checked again. Who knows the text can write it into a mail, which is then not checked either"`
+	Mark        string         `toml:"mark" doc:"which mails get X-Spam fields: \"spam\", \"all\" that were checked, or \"none\" (the log has the score)"`
+	Senders     []string       `toml:"senders" doc:"whose mails are marked as spam without anybody being asked, by what their From, Sender and Return-Path say: \"ada@example.org\", \"example.org\", or \".example.org\" for a domain and those below it"`
+	SendersFile string         `toml:"senders_file" doc:"a file with more of them, one a line, # for comments; read again when it changes"`
+	Subject     string         `toml:"subject" doc:"what is put in front of the subject of spam, such as \"[SPAM]\"; empty: nothing"`
 }
 
 // Default returns the settings that work without a file: nobody is asked.
@@ -75,6 +77,11 @@ func (c Config) Validate() error {
 	for _, s := range []struct{ key, value string }{{"user", c.User}, {"password", c.Password}, {"skip_marked", c.SkipMarked}, {"subject", c.Subject}} {
 		if len(s.value) > maxText || strings.ContainsFunc(s.value, unicode.IsControl) {
 			errs = append(errs, fmt.Errorf("%s: write one line of at most %d bytes", s.key, maxText))
+		}
+	}
+	for _, line := range c.Senders {
+		if _, err := sender(line); err != nil {
+			errs = append(errs, fmt.Errorf("senders: %w", err))
 		}
 	}
 	if c.Timeout.Std() < 100*time.Millisecond || c.Timeout.Std() > 5*time.Minute {

@@ -1,4 +1,5 @@
-package quarantine
+// Package submit sends mails by SMTP.
+package submit
 
 import (
 	"context"
