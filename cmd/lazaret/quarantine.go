@@ -118,8 +118,18 @@ func (x *filterFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&x.f.SHA256, "sha256", "", "the digest of the original")
 }
 
-func (x *filterFlags) filter() (f quarantine.Filter, err error) {
+func (x *filterFlags) filter(c *cobra.Command) (f quarantine.Filter, err error) {
+	for _, name := range []string{"since", "until", "signature", "client", "user", "protocol", "address", "sha256"} {
+		if set := c.Flags().Lookup(name); set.Changed && strings.TrimSpace(set.Value.String()) == "" {
+			// A variable of somebody's script is empty: without the flag everything would be chosen.
+			return f, fmt.Errorf("--%s is empty: leave it out, or write what is to be chosen", name)
+		}
+	}
 	f = x.f
+	f.Protocol = strings.ToLower(f.Protocol)
+	if f.Limit < 0 {
+		return f, errors.New("--limit must not be negative")
+	}
 	if f.Since, err = moment(x.since); err != nil {
 		return f, fmt.Errorf("--since: %w", err)
 	}
@@ -160,7 +170,7 @@ func quarantineListCommand() *cobra.Command {
 		Short: "List entries, the newest first",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			f, err := x.filter()
+			f, err := x.filter(c)
 			if err != nil {
 				return err
 			}
@@ -314,7 +324,7 @@ func quarantinePurgeCommand() *cobra.Command {
 			"  lazaret quarantine purge --all",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			f, err := x.filter()
+			f, err := x.filter(c)
 			if err != nil {
 				return err
 			}

@@ -77,6 +77,9 @@ func quarantineReleaseCommand() *cobra.Command {
 			if (d.Server != "") != (len(d.To) > 0) || d.Server != "" && output != "" {
 				return errors.New("write --output FILE, or --smtp HOST:PORT together with --to ADDRESS")
 			}
+			if d.Server == "" && (d.From != "" || d.NoTLS) {
+				return errors.New("--from and --no-starttls are about --smtp, which is missing")
+			}
 			return w.with(c.Context(), func() error {
 				detail := "to a file"
 				if d.Server != "" {

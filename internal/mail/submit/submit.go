@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/smtp"
+	"os"
 	"strings"
 	"time"
 )
@@ -30,15 +31,15 @@ func (d Delivery) Send(ctx context.Context, mail io.Reader) (err error) {
 	if len(d.To) == 0 {
 		return errors.New("smtp: no recipient")
 	}
-	for _, a := range append([]string{d.From}, d.To...) {
-		if strings.ContainsAny(a, "\r\n<> ") {
-			return fmt.Errorf("smtp: %q is no address", a)
+	for i, a := range append([]string{d.From}, d.To...) {
+		if a == "" && i > 0 || strings.ContainsFunc(a, noAddress) {
+			return fmt.Errorf("smtp: %q is no address: write it alone, as in ada@example.net", a)
 		}
 	}
 	addr, implicit := strings.CutPrefix(d.Server, "smtps://")
 	addr = strings.TrimPrefix(addr, "smtp://")
 	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
+	if err != nil || host == "" {
 		return fmt.Errorf("smtp: %q is no server: write \"host:25\" or \"smtps://host:465\"", d.Server)
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
@@ -63,12 +64,35 @@ func (d Delivery) Send(ctx context.Context, mail io.Reader) (err error) {
 		return errors.Join(fmt.Errorf("smtp: %w", err), conn.Close())
 	}
 	defer c.Close() // after QUIT there is nothing to be closed
+	if err := c.Hello(greetsAs(conn)); err != nil {
+		return fmt.Errorf("smtp: EHLO: %w", err)
+	}
 	if ok, _ := c.Extension("STARTTLS"); ok && !implicit && !d.NoTLS {
 		if err := c.StartTLS(settings); err != nil {
 			return fmt.Errorf("smtp: STARTTLS: %w", err)
 		}
 	}
 	return d.transaction(c, mail)
+}
+
+// noAddress says whether a character cannot be in an address as a command has it (RFC 5321, 4.1.2; quoted ones with spaces are
+// left out).
+func noAddress(r rune) bool { return r <= ' ' || r == '<' || r == '>' || r == 0x7f }
+
+// greetsAs returns what EHLO says (RFC 5321, 4.1.4): this machine's full name, or where it has none its address. There are servers
+// that take no mail from a "localhost".
+func greetsAs(conn net.Conn) string {
+	if name, err := os.Hostname(); err == nil && strings.Contains(strings.Trim(name, "."), ".") && !strings.ContainsFunc(name, noAddress) {
+		return strings.Trim(name, ".")
+	}
+	a, ok := conn.LocalAddr().(*net.TCPAddr)
+	switch {
+	case !ok:
+		return "localhost"
+	case a.IP.To4() != nil:
+		return "[" + a.IP.To4().String() + "]"
+	}
+	return "[IPv6:" + a.IP.String() + "]"
 }
 
 func (d Delivery) transaction(c *smtp.Client, mail io.Reader) error {

@@ -20,11 +20,18 @@ type mailbox struct {
 	mail     []byte
 	taken    int
 	refuseTo string
+	hello    string // what the last client called itself
 }
 
-func (m *mailbox) NewSession(*smtp.Conn) (smtp.Session, error) { return m, nil }
-func (m *mailbox) Reset()                                      {}
-func (m *mailbox) Logout() error                               { return nil }
+func (m *mailbox) NewSession(c *smtp.Conn) (smtp.Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hello = c.Hostname()
+	return m, nil
+}
+
+func (m *mailbox) Reset()        {}
+func (m *mailbox) Logout() error { return nil }
 
 func (m *mailbox) Mail(from string, _ *smtp.MailOptions) error {
 	m.mu.Lock()
@@ -79,6 +86,9 @@ func TestSendingAgain(t *testing.T) {
 	if string(m.mail) != mail+"\r\n" || m.from != "<>" || strings.Join(m.to, " ") != "b@example c@example" {
 		t.Errorf("%q from %s to %v", m.mail, m.from, m.to)
 	}
+	if m.hello == "localhost" || !strings.ContainsAny(m.hello, ".:") { // Postfix's reject_non_fqdn_helo_hostname
+		t.Errorf("the gateway calls itself %q", m.hello)
+	}
 	d.From = "postmaster@example"
 	if err := d.Send(t.Context(), strings.NewReader(mail+"\r\n")); err != nil || m.from != "<postmaster@example>" {
 		t.Errorf("%v from %s", err, m.from)
@@ -96,6 +106,10 @@ func TestSendingFails(t *testing.T) {
 		"an unknown recipient":       {func(d *Delivery) { d.To = append(d.To, "nobody@example") }, nil},
 		"no recipient":               {func(d *Delivery) { d.To = nil }, nil},
 		"a command in an address":    {func(d *Delivery) { d.To = []string{"b@example>\r\nRCPT TO:<x@example"} }, nil},
+		"an empty recipient":         {func(d *Delivery) { d.To = append(d.To, "") }, nil},
+		"a name with its address":    {func(d *Delivery) { d.To = []string{"Ada\t<b@example>"} }, nil},
+		"NUL in an address":          {func(d *Delivery) { d.From = "a\x00@example" }, nil},
+		"a port alone":               {func(d *Delivery) { d.Server = d.Server[strings.IndexByte(d.Server, ':'):] }, nil},
 		"no server":                  {func(d *Delivery) { d.Server = "mail" }, nil},
 		"nobody listens":             {func(d *Delivery) { d.Server = "127.0.0.1:1" }, nil},
 		"TLS with one without":       {func(d *Delivery) { d.Server = "smtps://" + addr; d.Timeout = 5 * time.Second }, nil},
