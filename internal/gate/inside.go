@@ -22,21 +22,29 @@ const maxReadings = 4
 
 var errEnough = errors.New("one finding is enough")
 
+// spot says where among the readings of each other an object was found.
+type spot struct {
+	depth   int
+	guessed bool // on the way there is a content.Part that was a Guess
+}
+
+func (p spot) below(guess bool) spot { return spot{p.depth + 1, p.guessed || guess} }
+
 // look asks the engines that which concerns about o as it stands, about what archives in it hold, and about what a client
 // could read out of it besides.
-func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, which scan.Part, depth int) scan.Verdict {
-	if depth == 0 && isMail(o) {
+func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, which scan.Part, at spot) scan.Verdict {
+	if at.depth == 0 && isMail(o) {
 		return g.lookAtMail(ctx, s, o)
 	}
 	v := s.engines.Scan(ctx, o, which)
 	if v.Outcome == scan.Infected {
 		return v
 	}
-	v = v.Merge(g.unpacked(ctx, s, o, depth))
+	v = v.Merge(g.unpacked(ctx, s, o, at))
 	if v.Outcome == scan.Infected {
 		return v
 	}
-	return v.Merge(g.readings(ctx, s, o, depth))
+	return v.Merge(g.readings(ctx, s, o, at))
 }
 
 // lookAtMail is look for a message, of which there are always several readings: they are judged while the engines look at
@@ -55,7 +63,7 @@ func (g *Gate) lookAtMail(ctx context.Context, s *state, o *scan.Object) scan.Ve
 				inside = scan.IncompleteVerdict(scan.EngineError, "the gate panicked: %v\n%s", p, debug.Stack())
 			}
 		}()
-		if inside = g.readings(ctx, s, o, 0); inside.Outcome == scan.Infected {
+		if inside = g.readings(ctx, s, o, spot{}); inside.Outcome == scan.Infected {
 			cancel() // one finding is enough
 		}
 	})
@@ -63,7 +71,7 @@ func (g *Gate) lookAtMail(ctx context.Context, s *state, o *scan.Object) scan.Ve
 	if v.Outcome == scan.Infected {
 		return v
 	}
-	v = v.Merge(g.unpacked(ctx, s, o, 0))
+	v = v.Merge(g.unpacked(ctx, s, o, spot{}))
 	wg.Wait()
 	return v.Merge(inside)
 }
@@ -71,7 +79,7 @@ func (g *Gate) lookAtMail(ctx context.Context, s *state, o *scan.Object) scan.Ve
 // unpacked opens the archives in o, asks the engines that do not unpack by themselves about each member, and says Incomplete
 // where something could not be opened: no engine can have looked into it either. A mail in an archive is read as
 // one, and what is only compressed is read as it would be without that.
-func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, depth int) scan.Verdict {
+func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, at spot) scan.Verdict {
 	found := scan.CleanVerdict()
 	src := unpack.Source{Blob: o.Body, Name: join(o.Path, o.Name)}
 	single := compressed(o.Body)
@@ -79,7 +87,7 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, depth int
 		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path}
 		found = found.Merge(located(s.engines.Scan(ctx, member, scan.Inner), p.Path))
 		if found.Outcome != scan.Infected && (single && p.Depth == 1 || isMail(member)) {
-			found = found.Merge(g.readings(ctx, s, member, depth+1))
+			found = found.Merge(g.readings(ctx, s, member, at.below(false)))
 		}
 		return enough(found)
 	})
@@ -91,18 +99,21 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, depth int
 
 // readings asks about each other reading of o every engine: none finds those by itself, but for what an ordinary mail has
 // attached.
-func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, depth int) scan.Verdict {
+func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, at spot) scan.Verdict {
 	found := scan.CleanVerdict()
 	mail := isMail(o)
 	var attached map[[sha256.Size]byte]bool
-	if mail && depth == 0 && s.engines.ReadsMail() {
+	if mail && at.depth == 0 && s.engines.ReadsMail() {
 		var err error
 		if attached, err = attachment.Plain(o.Body); err != nil {
 			return scan.IncompleteVerdict(scan.EngineError, "%s: %v", o.Path, err)
 		}
 	}
 	visit := func(p content.Part) error {
-		if depth >= maxReadings {
+		if at.depth >= maxReadings && (p.Guess || at.guessed) {
+			return nil // what nobody declared, and almost any bytes are, need not be undone for ever
+		}
+		if at.depth >= maxReadings {
 			found = scan.IncompleteVerdict(scan.TooDeep, "%s: parts inside each other, more than %d deep", join(o.Path, p.Path), maxReadings)
 			return errEnough
 		}
@@ -111,14 +122,14 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, depth int
 		if attached[p.Blob.SHA256()] {
 			which = scan.Attached
 		}
-		v := located(g.look(ctx, s, part, which, depth+1), part.Path)
+		v := located(g.look(ctx, s, part, which, at.below(p.Guess)), part.Path)
 		if p.Guess && brokenOnly(v) {
 			return nil
 		}
 		found = found.Merge(v)
 		return enough(found)
 	}
-	src := content.Source{Blob: o.Body, Type: o.Type, TransferEncoding: o.TransferEncoding}
+	src := content.Source{Blob: o.Body, Type: o.Type, TransferEncoding: o.TransferEncoding, Guessed: at.guessed}
 	problems := content.Find(ctx, g.opt.Pool, src, g.opt.Content, visit)
 	if mail && found.Outcome != scan.Infected {
 		problems = append(problems, message.Find(ctx, g.opt.Pool, o.Body, g.opt.Content, visit)...)

@@ -149,5 +149,5 @@ func (g *Gate) examine(ctx context.Context, s *state, o *scan.Object) scan.Verdi
 	}
 	defer release()
 
-	return g.look(ctx, s, o, scan.Whole, 0)
+	return g.look(ctx, s, o, scan.Whole, spot{})
 }

@@ -66,7 +66,7 @@ func (g *Gate) about(ctx context.Context, s *state, f policy.Facts, o *scan.Obje
 	}
 	defer release()
 	k := kinds{g: g, ctx: ctx}
-	k.object(o, 0)
+	k.object(o, spot{})
 	c.Files, c.Type = k.found, k.found[0].MIME
 	if err := errors.Join(ctx.Err(), k.err); err != nil {
 		return c, err
@@ -93,7 +93,7 @@ func (k *kinds) add(name string, b io.ReaderAt, size int64) {
 	}
 }
 
-func (k *kinds) object(o *scan.Object, depth int) {
+func (k *kinds) object(o *scan.Object, at spot) {
 	k.add(o.Name, o.Body, o.Body.Size())
 	src := unpack.Source{Blob: o.Body, Name: o.Name}
 	for _, p := range unpack.Walk(k.ctx, k.g.opt.Pool, src, k.g.opt.Limits, func(p unpack.Part) error {
@@ -104,14 +104,14 @@ func (k *kinds) object(o *scan.Object, depth int) {
 			k.err = errors.New(p.String())
 		}
 	}
-	if depth >= maxReadings {
+	if at.depth >= maxReadings {
 		return
 	}
 	visit := func(p content.Part) error {
-		k.object(&scan.Object{Body: p.Blob, Name: partName(p.Path), Type: p.Type}, depth+1)
+		k.object(&scan.Object{Body: p.Blob, Name: partName(p.Path), Type: p.Type}, at.below(p.Guess))
 		return k.ctx.Err()
 	}
-	problems := content.Find(k.ctx, k.g.opt.Pool, content.Source{Blob: o.Body, Type: o.Type}, k.g.opt.Content, visit)
+	problems := content.Find(k.ctx, k.g.opt.Pool, content.Source{Blob: o.Body, Type: o.Type, Guessed: at.guessed}, k.g.opt.Content, visit)
 	if isMail(o) {
 		problems = append(problems, message.Find(k.ctx, k.g.opt.Pool, o.Body, k.g.opt.Content, visit)...)
 	}

@@ -162,7 +162,7 @@ func (s *stream) verdict(ctx context.Context, st *state) (v scan.Verdict) {
 	}
 	if !s.beginning {
 		// What is inside counts where it is infected alone: that a window ends in the middle of something says nothing.
-		if inside := s.g.unpacked(ctx, st, o, 0); inside.Outcome == scan.Infected {
+		if inside := s.g.unpacked(ctx, st, o, spot{}); inside.Outcome == scan.Infected {
 			return v.Merge(inside)
 		}
 	}
