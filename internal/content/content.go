@@ -75,6 +75,8 @@ type Part struct {
 	Blob *spool.Blob
 	// Guess says that the body may just as well be something else. That such a reading is broken means nothing.
 	Guess bool
+	// Chance says that random bytes are read so now and then, and that no client does it without being told.
+	Chance bool
 }
 
 // Find calls visit with every reading of src, and returns what could not be read. It ends early when visit returns an

@@ -26,9 +26,12 @@ var errEnough = errors.New("one finding is enough")
 type spot struct {
 	depth   int
 	guessed bool // on the way there is a content.Part that was a Guess
+	chance  bool // and one that chance makes of anything
 }
 
-func (p spot) below(guess bool) spot { return spot{p.depth + 1, p.guessed || guess} }
+func (p spot) below(part content.Part) spot {
+	return spot{p.depth + 1, p.guessed || part.Guess, p.chance || part.Chance}
+}
 
 // look asks the engines that which concerns about o as it stands, about what archives in it hold, and about what a client
 // could read out of it besides.
@@ -87,7 +90,7 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, at spot) 
 		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path}
 		found = found.Merge(located(s.engines.Scan(ctx, member, scan.Inner), p.Path))
 		if found.Outcome != scan.Infected && (single && p.Depth == 1 || isMail(member)) {
-			found = found.Merge(g.readings(ctx, s, member, at.below(false)))
+			found = found.Merge(g.readings(ctx, s, member, at.below(content.Part{})))
 		}
 		return enough(found)
 	})
@@ -110,8 +113,8 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, at spot) 
 		}
 	}
 	visit := func(p content.Part) error {
-		if at.depth >= maxReadings && (p.Guess || at.guessed) {
-			return nil // what nobody declared, and almost any bytes are, need not be undone for ever
+		if at.depth >= maxReadings && (p.Chance || at.chance) {
+			return nil // what almost any bytes are need not be undone for ever
 		}
 		if at.depth >= maxReadings {
 			found = scan.IncompleteVerdict(scan.TooDeep, "%s: parts inside each other, more than %d deep", join(o.Path, p.Path), maxReadings)
@@ -122,7 +125,7 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, at spot) 
 		if attached[p.Blob.SHA256()] {
 			which = scan.Attached
 		}
-		v := located(g.look(ctx, s, part, which, at.below(p.Guess)), part.Path)
+		v := located(g.look(ctx, s, part, which, at.below(p)), part.Path)
 		if p.Guess && brokenOnly(v) {
 			return nil
 		}

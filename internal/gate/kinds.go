@@ -108,7 +108,7 @@ func (k *kinds) object(o *scan.Object, at spot) {
 		return
 	}
 	visit := func(p content.Part) error {
-		k.object(&scan.Object{Body: p.Blob, Name: partName(p.Path), Type: p.Type}, at.below(p.Guess))
+		k.object(&scan.Object{Body: p.Blob, Name: partName(p.Path), Type: p.Type}, at.below(p))
 		return k.ctx.Err()
 	}
 	problems := content.Find(k.ctx, k.g.opt.Pool, content.Source{Blob: o.Body, Type: o.Type, Guessed: at.guessed}, k.g.opt.Content, visit)

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"lazaret/internal/content"
 
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
@@ -107,4 +110,47 @@ func TestReadingsInStreams(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(b), "data: ") {
 		t.Errorf("a harmless stream: %q %v", b, err)
 	}
+}
+
+// Random bytes can be read as br, or as deflate, now and then, and what comes out of that again: that is no archive in an archive.
+func TestRandomBytesPass(t *testing.T) {
+	f := newFixture(t, nil)
+	r := rand.NewChaCha8([32]byte{7})
+	body := make([]byte, 7<<10)
+	coded := 0
+	for i := range 400 {
+		_, _ = r.Read(body)
+		mail := "Received: from a\r\nFrom: a@example.org\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream\r\n" +
+			"Content-Transfer-Encoding: base64\r\n\r\n" + lines(base64.StdEncoding.EncodeToString(body))
+		if d, n, _ := f.pass(t, strings.NewReader(mail), Intake{Type: "message/rfc822"}); d.Action != policy.Pass {
+			t.Fatalf("mail %d: %v %v", i, d, n.Verdict)
+		}
+		if d, n, _ := f.pass(t, bytes.NewReader(body), Intake{}); d.Action != policy.Pass {
+			t.Fatalf("body %d: %v %v", i, d, n.Verdict)
+		}
+		blob, err := f.pool.Of(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content.Find(t.Context(), f.pool, content.Source{Blob: blob}, content.Default(), func(p content.Part) error {
+			if p.Chance {
+				coded++
+			}
+			return nil
+		})
+		_ = blob.Close()
+	}
+	if coded == 0 {
+		t.Fatal("chance has made nothing: nothing was tested")
+	}
+}
+
+// lines cuts base64 as mails have it.
+func lines(s string) string {
+	var b strings.Builder
+	for len(s) > 76 {
+		b.WriteString(s[:76] + "\r\n")
+		s = s[76:]
+	}
+	return b.String() + s + "\r\n"
 }
