@@ -105,10 +105,10 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, at spot) 
 func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, at spot) scan.Verdict {
 	found := scan.CleanVerdict()
 	mail := isMail(o)
-	var attached map[[sha256.Size]byte]bool
+	var ordinary map[[sha256.Size]byte]attachment.Vouched
 	if mail && at.depth == 0 && s.engines.ReadsMail() {
 		var err error
-		if attached, err = attachment.Plain(o.Body); err != nil {
+		if ordinary, err = attachment.Plain(o.Body); err != nil {
 			return scan.IncompleteVerdict(scan.EngineError, "%s: %v", o.Path, err)
 		}
 	}
@@ -122,8 +122,11 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, at spot) 
 		}
 		part := &scan.Object{Body: p.Blob, Name: o.Name, Path: join(o.Path, p.Path), Type: p.Type}
 		which := scan.Whole
-		if attached[p.Blob.SHA256()] {
-			which = scan.Attached
+		if v, ok := ordinary[p.Blob.SHA256()]; ok {
+			if v.Encoded {
+				return nil // nobody takes it for anything but the encoding of what is looked at itself
+			}
+			which, part.Type = scan.Attached, v.Type
 		}
 		v := located(g.look(ctx, s, part, which, at.below(p)), part.Path)
 		if p.Guess && brokenOnly(v) {

@@ -1,6 +1,7 @@
 package attachment
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -11,10 +12,12 @@ import (
 	"strings"
 	"testing"
 
+	"lazaret/internal/content"
+	"lazaret/internal/mail/message"
 	"lazaret/internal/scan"
 )
 
-func plainOf(t *testing.T, mail string) map[[sha256.Size]byte]bool {
+func plainOf(t *testing.T, mail string) map[[sha256.Size]byte]Vouched {
 	t.Helper()
 	b, err := newPool(t).Of([]byte(mail))
 	if err != nil {
@@ -106,7 +109,7 @@ func TestClamAVFindsWhatPlainVouchesFor(t *testing.T) {
 		for _, disposition := range []string{"", "attachment; filename=\"x.exe\"", "inline"} {
 			for _, width := range []int{76, 64, 996} {
 				for shape, mail := range shapes(inBase64(typ, disposition, scan.EICAR(), width)) {
-					if !plainOf(t, mail)[want] {
+					if _, ok := plainOf(t, mail)[want]; !ok {
 						continue
 					}
 					if err := os.WriteFile(filepath.Join(mails, fmt.Sprint(len(names))), []byte(mail), 0o600); err != nil {
@@ -114,6 +117,24 @@ func TestClamAVFindsWhatPlainVouchesFor(t *testing.T) {
 					}
 					names = append(names, fmt.Sprintf("%s: %q, %q, lines of %d", shape, typ, disposition, width))
 				}
+			}
+		}
+	}
+	for _, typ := range []string{"text/plain; charset=utf-8", "text/plain", "text/html", "Text/HTML; charset=iso-8859-1"} {
+		for _, encoding := range []string{"", "7bit", "8bit", "8BIT"} {
+			part := "Content-Type: " + typ + "\r\n"
+			if encoding != "" {
+				part += "Content-Transfer-Encoding: " + encoding + "\r\n"
+			}
+			for shape, mail := range shapes(part + "\r\n" + string(scan.EICAR()) + "\r\n") {
+				if _, ok := plainOf(t, mail)[want]; !ok {
+					t.Errorf("a text is not vouched for: %s, %q, %q", shape, typ, encoding)
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(mails, fmt.Sprint(len(names))), []byte(mail), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				names = append(names, fmt.Sprintf("%s: text, %q, %q", shape, typ, encoding))
 			}
 		}
 	}
@@ -139,8 +160,8 @@ func TestClamAVFindsWhatPlainVouchesFor(t *testing.T) {
 func TestPlainVouchesForNothingUnusual(t *testing.T) {
 	eicar := inBase64("application/octet-stream", "", scan.EICAR(), 76)
 	ordinary := plainHead + inMultipart("mixed", "b1", plainText, eicar)
-	if got := plainOf(t, ordinary); len(got) != 1 || !got[sha256.Sum256(scan.EICAR())] {
-		t.Fatalf("the ordinary mail has %d attachments, want 1", len(got))
+	if got := plainOf(t, ordinary); len(got) != 3 || got[sha256.Sum256(scan.EICAR())].Type != "application/octet-stream" {
+		t.Fatalf("of the ordinary mail this is known: %v", got)
 	}
 	replaced := func(old, to string) string {
 		t.Helper()
@@ -154,7 +175,6 @@ func TestPlainVouchesForNothingUnusual(t *testing.T) {
 		"signed":                     plainHead + inMultipart("signed", "b1", plainText, eicar),
 		"a mail in the mail":         plainHead + inMultipart("mixed", "b1", "Content-Type: message/rfc822\r\n\r\n"+ordinary),
 		"part of a message":          replaced("application/octet-stream", "message/partial"),
-		"a text":                     replaced("application/octet-stream", "text/html"),
 		"two encodings":              replaced("Content-Transfer-Encoding: base64\r\n", "Content-Transfer-Encoding: base64\r\nContent-Transfer-Encoding: 7bit\r\n"),
 		"two boundaries":             replaced("boundary=\"b1\"", "boundary=\"b1\"; boundary=\"b2\""),
 		"a multipart without an end": replaced("--b1--\r\n", ""),
@@ -169,5 +189,52 @@ func TestPlainVouchesForNothingUnusual(t *testing.T) {
 		if got := plainOf(t, mail); len(got) != 0 {
 			t.Errorf("%s: vouches for %d attachments", name, len(got))
 		}
+	}
+	for name, mail := range map[string]string{
+		"a text in base64":           replaced("application/octet-stream", "text/html"),
+		"an attached text":           plainHead + inMultipart("mixed", "b1", plainText, "Content-Type: text/plain\r\nContent-Disposition: attachment\r\n\r\n"+string(scan.EICAR())+"\r\n"),
+		"a text with a name":         plainHead + inMultipart("mixed", "b1", plainText, "Content-Type: text/plain; name=x.com\r\n\r\n"+string(scan.EICAR())+"\r\n"),
+		"a text without any field":   plainHead + inMultipart("mixed", "b1", plainText, "\r\n"+string(scan.EICAR())+"\r\n"),
+		"a text in quoted-printable": plainHead + inMultipart("mixed", "b1", plainText, "Content-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"+string(scan.EICAR())+"\r\n"),
+	} {
+		if _, ok := plainOf(t, mail)[sha256.Sum256(scan.EICAR())]; ok {
+			t.Errorf("%s is vouched for", name)
+		}
+	}
+	// The same bytes may be a text elsewhere in the mail, where NULs count for nothing.
+	also := plainHead + inMultipart("mixed", "b1", "Content-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\n"+strings.SplitN(eicar, "\r\n\r\n", 2)[1], eicar)
+	if v, ok := plainOf(t, also)[sha256.Sum256(scan.EICAR())]; !ok || v.Type != "" {
+		t.Errorf("known of what is a text, too: %+v %v", v, ok)
+	}
+}
+
+// TestPlainKnowsEveryPartOfOrdinaryMails: what package message finds in an ordinary mail is what Plain has seen, byte for byte.
+func TestPlainKnowsEveryPartOfOrdinaryMails(t *testing.T) {
+	long := inBase64("application/pdf", "attachment; filename=\"x.pdf\"", bytes.Repeat([]byte("content\x00"), 300), 76)
+	for name, mail := range shapes(long) {
+		if name == "with a preamble" {
+			continue // nobody vouches for that
+		}
+		pool := newPool(t)
+		b, err := pool.Of([]byte(mail))
+		if err != nil {
+			t.Fatal(err)
+		}
+		known, err := Plain(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := 0
+		problems := message.Find(t.Context(), pool, b, content.Default(), func(p content.Part) error {
+			parts++
+			if _, ok := known[p.Blob.SHA256()]; !ok {
+				t.Errorf("%s: %s with %d bytes is not known", name, p.Path, p.Blob.Size())
+			}
+			return nil
+		})
+		if len(problems) > 0 || parts < 2 {
+			t.Errorf("%s: %d parts, %v", name, parts, problems)
+		}
+		_ = b.Close()
 	}
 }
