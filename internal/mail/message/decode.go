@@ -40,7 +40,7 @@ var base64Names = [...]string{"", " (padding ignored)", " (until padding)", " (c
 // base64Decoder is RFC 2045, 6.8, read in one of the ways.
 type base64Decoder struct {
 	way   base64Way
-	w     *spool.Writer
+	w     *sink
 	bits  uint32
 	n     int
 	any   bool
@@ -49,7 +49,7 @@ type base64Decoder struct {
 }
 
 func newBase64(e *content.Emitter, way base64Way) *base64Decoder {
-	return &base64Decoder{way: way, w: e.Writer()}
+	return &base64Decoder{way: way, w: newSink(e)}
 }
 
 func (d *base64Decoder) name() string { return base64Names[d.way] }
@@ -72,9 +72,7 @@ func (d *base64Decoder) line(l line, text []byte) {
 	}
 	d.buf = d.buf[:0]
 	d.decodeInto(l.text)
-	if len(d.buf) > 0 {
-		_, _ = d.w.Write(d.buf) // Emit reports what a Writer could not take
-	}
+	d.w.write(d.buf)
 }
 
 // decodeInto appends to buf what text stands for.
@@ -111,14 +109,14 @@ func (d *base64Decoder) tail(buf []byte) []byte {
 }
 
 func (d *base64Decoder) flush() {
-	if b := d.tail(nil); len(b) > 0 {
-		_, _ = d.w.Write(b) // Emit reports what a Writer could not take
+	if d.n > 0 {
+		d.w.write(d.tail(nil))
 	}
 }
 
 func (d *base64Decoder) end() *spool.Writer {
 	d.flush()
-	return d.w
+	return d.w.end()
 }
 
 func sextet(c byte) (byte, bool) {
@@ -148,7 +146,7 @@ func pureBase64(text []byte) bool {
 
 // quotedPrintable is RFC 2045, 6.7, read leniently: what is no escape stays as it is.
 type quotedPrintable struct {
-	w     *spool.Writer
+	w     *sink
 	any   bool
 	buf   []byte
 	begun []byte // an escape that the end of a piece cut
@@ -202,14 +200,10 @@ func (d *quotedPrintable) decode(text []byte) {
 		}
 		d.buf = append(d.buf, c)
 	}
-	if len(d.buf) > 0 {
-		_, _ = d.w.Write(d.buf) // Emit reports what a Writer could not take
-	}
+	d.w.write(d.buf)
 }
 
 func (d *quotedPrintable) end() *spool.Writer {
-	if len(d.begun) > 0 {
-		_, _ = d.w.Write(d.begun) // Emit reports what a Writer could not take
-	}
-	return d.w
+	d.w.write(d.begun)
+	return d.w.end()
 }

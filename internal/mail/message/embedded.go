@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"lazaret/internal/content"
-	"lazaret/internal/spool"
 )
 
 // maxEmbedded bounds how many embedded files of one section are open at a time; more than one only in garbage.
@@ -24,7 +23,7 @@ type embedded struct {
 // file is one embedded file.
 type file struct {
 	kind   string
-	w      *spool.Writer
+	w      *sink
 	decode func(text []byte) (out []byte, more bool)
 }
 
@@ -42,7 +41,7 @@ func (m *embedded) line(l line, text []byte) {
 		m.open("uuencode", decodeUU)
 	case bytes.HasPrefix(text, []byte("begin-base64 ")):
 		d := newBase64(m.e, joined)
-		d.w.Discard()
+		d.w.discard()
 		m.open("begin-base64", func(text []byte) ([]byte, bool) {
 			d.buf = d.buf[:0]
 			d.decodeInto(text)
@@ -60,16 +59,14 @@ func (m *embedded) line(l line, text []byte) {
 }
 
 func (m *embedded) open(kind string, decode func([]byte) ([]byte, bool)) {
-	m.files = append(m.files, &file{kind: kind, w: m.e.Writer(), decode: decode})
+	m.files = append(m.files, &file{kind: kind, w: newSink(m.e), decode: decode})
 }
 
 func (m *embedded) feed(text []byte) {
 	open := m.files[:0]
 	for _, f := range m.files {
 		out, more := f.decode(text)
-		if len(out) > 0 {
-			_, _ = f.w.Write(out) // Emit reports what a Writer could not take
-		}
+		f.w.write(out)
 		if more {
 			open = append(open, f)
 		} else {
@@ -82,7 +79,7 @@ func (m *embedded) feed(text []byte) {
 // end hands on what was found. A file whose end is missing is one all the same.
 func (m *embedded) end(path string) error {
 	for _, f := range append(m.done, m.files...) {
-		if err := m.e.Emit(f.w, fmt.Sprintf("%s (%s)", path, f.kind), "", nil); err != nil {
+		if err := m.e.Emit(f.w.end(), fmt.Sprintf("%s (%s)", path, f.kind), "", nil); err != nil {
 			return err
 		}
 	}
@@ -92,7 +89,7 @@ func (m *embedded) end(path string) error {
 // discard gives back what was not handed on.
 func (m *embedded) discard() {
 	for _, f := range append(m.done, m.files...) {
-		f.w.Discard()
+		f.w.discard()
 	}
 	m.done, m.files = nil, nil
 }

@@ -73,7 +73,7 @@ func Find(ctx context.Context, pool *spool.Pool, b *spool.Blob, lim content.Limi
 var errPartial = errors.New("message/partial: a fragment of a message cannot be scanned by itself")
 
 func read(e *content.Emitter, r io.Reader) error {
-	s := &splitter{e: e, boundaries: make(map[string]struct{})}
+	s := &splitter{e: e, boundaries: make(map[string]struct{}), lengths: make(map[int]struct{})}
 	defer s.discard()
 	lines := newLines(r)
 	for {

@@ -363,3 +363,28 @@ func BenchmarkFind(b *testing.B) {
 		Find(context.Background(), p, blob, content.Default(), func(content.Part) error { return nil })
 	}
 }
+
+// BenchmarkFindHostile has mails that cost the most for their size: each must stay within a few times the others.
+func BenchmarkFindHostile(b *testing.B) {
+	var many strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&many, "Content-Type: multipart/mixed; boundary=B%d\n", i)
+	}
+	for name, line := range map[string]string{
+		"empty lines": "\n", "one character a line": "a\n", "lone CR": "\r", "uuencode begins": "begin 644 a\n",
+		"long lines that could be delimiters": "--" + strings.Repeat("Xa", 30_000) + "\n",
+	} {
+		b.Run(name, func(b *testing.B) {
+			p := pool(b)
+			blob, err := p.Of([]byte(top + many.String() + "\n" + strings.Repeat(line, (1<<20)/len(line))))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer blob.Close()
+			b.SetBytes(blob.Size())
+			for b.Loop() {
+				Find(context.Background(), p, blob, content.Default(), func(content.Part) error { return nil })
+			}
+		})
+	}
+}

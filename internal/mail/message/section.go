@@ -35,14 +35,14 @@ func newSection(e *content.Emitter, h header) *section {
 		s.files.open("uuencode", decodeUU) // there are clients that need no "begin" then, PHP's convert_uudecode in webmail
 	}
 	s.out = []decoder{
-		&raw{w: e.Writer()},
+		&raw{w: newSink(e)},
 		newBase64(e, joined),
 		newBase64(e, ignorePadding),
 		newBase64(e, pureLines),
 		newBase64(e, pureRuns),
 		newBase64(e, untilPadding),
 		newBase64(e, eachLine),
-		&quotedPrintable{w: e.Writer()},
+		&quotedPrintable{w: newSink(e)},
 	}
 	return s
 }
@@ -80,24 +80,22 @@ func (s *section) discard() {
 
 // raw is text as it stands.
 type raw struct {
-	w *spool.Writer
+	w *sink
 	// held is the end of the last line: the one before a delimiter belongs to the delimiter.
 	held []byte
 }
 
 func (r *raw) name() string         { return "" }
 func (r *raw) wanted(*section) bool { return true }
-func (r *raw) end() *spool.Writer   { return r.w }
+func (r *raw) end() *spool.Writer   { return r.w.end() }
 
 func (r *raw) line(l line, _ []byte) {
-	if len(r.held) > 0 {
-		_, _ = r.w.Write(r.held) // Emit reports what a Writer could not take
-	}
+	r.w.write(r.held)
 	end := len(l.text)
 	for end > 0 && (l.text[end-1] == '\n' || l.text[end-1] == '\r') && len(l.text)-end < 2 {
 		end--
 	}
-	_, _ = r.w.Write(l.text[:end])
+	r.w.write(l.text[:end])
 	r.held = append(r.held[:0], l.text[end:]...)
 }
 

@@ -10,6 +10,9 @@ import (
 // maxBoundaries bounds how many declared boundaries are remembered; with more, every line that begins with "--" counts.
 const maxBoundaries = 1000
 
+// maxBoundary bounds the length of one. RFC 2046 (5.1.1) allows 70 characters; a longer one than this fits into no line.
+const maxBoundary = 1000
+
 // maxHeader is how much of one header is looked at for what it declares; the rest is read as text all the same.
 const maxHeader = 256 << 10
 
@@ -17,6 +20,7 @@ const maxHeader = 256 << 10
 type splitter struct {
 	e          *content.Emitter
 	boundaries map[string]struct{}
+	lengths    map[int]struct{} // of the boundaries
 	number     int
 	inHeader   bool
 	started    bool
@@ -95,7 +99,7 @@ func (s *splitter) beginBody() {
 	s.inHeader = false
 	s.openSection()
 	if s.whole == nil {
-		s.whole = &raw{w: s.e.Writer()}
+		s.whole = &raw{w: newSink(s.e)}
 	}
 }
 
@@ -106,6 +110,7 @@ func (s *splitter) openSection() {
 	for _, b := range s.header.boundaries {
 		if len(s.boundaries) < maxBoundaries {
 			s.boundaries[b] = struct{}{}
+			s.lengths[len(b)] = struct{}{}
 		}
 	}
 	s.section = newSection(s.e, s.header)
@@ -126,7 +131,7 @@ func (s *splitter) discard() {
 		s.section.discard()
 	}
 	if s.whole != nil {
-		s.whole.w.Discard()
+		s.whole.w.discard()
 	}
 }
 
@@ -152,8 +157,11 @@ func (s *splitter) declared(name []byte) bool {
 	if len(s.boundaries) >= maxBoundaries {
 		return true
 	}
-	for n := range name {
-		if _, ok := s.boundaries[string(name[:n+1])]; ok {
+	for n := range s.lengths {
+		if n > len(name) {
+			continue
+		}
+		if _, ok := s.boundaries[string(name[:n])]; ok {
 			return true
 		}
 	}
@@ -272,7 +280,7 @@ func (h *header) add(value []byte) {
 		return
 	}
 	if q := bytes.TrimLeft(value, `"'`); len(q) < len(value) {
-		if end := bytes.IndexAny(q, `"'`); end >= 0 {
+		if end := bytes.IndexAny(q, `"'`); end > 0 && end <= maxBoundary {
 			h.boundaries = append(h.boundaries, string(q[:end]))
 		}
 		value = q
@@ -280,7 +288,7 @@ func (h *header) add(value []byte) {
 	if end := bytes.IndexAny(value, "; \t\""); end >= 0 {
 		value = value[:end]
 	}
-	if len(value) > 0 {
+	if len(value) > 0 && len(value) <= maxBoundary {
 		h.boundaries = append(h.boundaries, string(value))
 	}
 }
