@@ -140,14 +140,21 @@ func parseCpio(h []byte) (c cpioHeader, ok bool) {
 	return c, ok && c.nameSize > 0 && c.nameSize <= 1<<16
 }
 
-// looksLikeCpio says whether head begins with a cpio header: its name must end where the header says.
+// maxCpioName is PATH_MAX of systems that have made archives of the binary formats.
+const maxCpioName = 4096
+
+// looksLikeCpio says whether head begins with a cpio header: its name must end where the header says. The binary formats are known by
+// two bytes, which one file in 32,768 has by chance: there a name whose end is not seen must at least be one.
 func looksLikeCpio(head []byte) bool {
 	c, ok := parseCpio(head)
 	if !ok {
 		return false
 	}
 	end := c.length + c.nameSize
-	return end > int64(len(head)) || head[end-1] == 0 && !bytes.Contains(head[c.length:end-1], []byte{0})
+	if end > int64(len(head)) {
+		return head[0] == '0' || c.nameSize <= maxCpioName && !bytes.Contains(head[c.length:], []byte{0})
+	}
+	return head[end-1] == 0 && !bytes.Contains(head[c.length:end-1], []byte{0})
 }
 
 func openCpio(w *walker, n *node, off int64) error {
