@@ -44,7 +44,7 @@ func (f followingMail) Dial(ctx context.Context, hostport string) (net.Conn, err
 
 // shutdown has every server end, all at the same time.
 func (d *Daemon) shutdown(ctx context.Context) []error {
-	servers := []func(context.Context) error{d.web.Shutdown, d.endMail, d.admin.Shutdown}
+	servers := []func(context.Context) error{d.endWeb, d.endMail, d.admin.Shutdown}
 	errs := make([]error, len(servers))
 	var wg sync.WaitGroup
 	for i, end := range servers {
@@ -56,6 +56,14 @@ func (d *Daemon) shutdown(ctx context.Context) []error {
 
 // hurryMail is what is left of the drain when mail sessions that another process did not take over are hurried after all.
 const hurryMail = 10 * time.Second
+
+// endWeb has the web connections end. Where another process has taken over, those that are kept open are told so first.
+func (d *Daemon) endWeb(ctx context.Context) error {
+	if d.successor != 0 {
+		d.web.Retire(ctx)
+	}
+	return d.web.Shutdown(ctx)
+}
 
 // endMail has the mail sessions end. Where another process has taken over, they have their time: a client that is between
 // two commands would otherwise be turned away in the middle of its mailbox.

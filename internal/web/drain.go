@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net"
+	"net/http"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,19 +14,29 @@ import (
 const (
 	quiet       = time.Second
 	quietMaking = 5 * time.Second
+	// quietRetired is the same for a server that has retired. Nobody waits for its end, and a tunnel that is still may be one
+	// in which an answer is waited for.
+	quietRetired = 30 * time.Second
 )
+
+// retiring is how long clients have to come back for the answer that ends their connection.
+const retiring = 5 * time.Second
 
 // drainRelays ends carried connections as they become idle, and returns when none is left and none will come, which closing
 // last says, or ctx has ended.
 func (s *Server) drainRelays(ctx context.Context, last <-chan struct{}) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	still, making := quiet, quietMaking
+	if s.retired.Load() {
+		still, making = quietRetired, quietRetired
+	}
 	for {
 		none := closed(last) // asked first: what comes after is seen below
 		s.mu.Lock()
 		left := len(s.relays)
 		for h := range s.relays {
-			if idle := idleFor(h.conn); idle >= quietMaking || idle >= quiet && !h.making {
+			if idle := idleFor(h.conn); idle >= making || idle >= still && !h.making {
 				h.cancel()
 			}
 		}
@@ -99,4 +110,31 @@ func tcpBelow(c net.Conn) *net.TCPConn {
 		}
 	}
 	return nil
+}
+
+// Retire is for a server whose sockets another process has taken over: nobody comes any more, and those who are there are sent
+// away politely. What they ask is answered, and each answer of HTTP/1 says that the connection ends with it, so that a client
+// which asks again soon does not find its connection closed under its request (RFC 9112, 9.3.1 and 9.6). Retire returns when
+// nobody is left, after retiring, or when ctx ends; Shutdown, which is to follow, finds those that are idle.
+func (s *Server) Retire(ctx context.Context) {
+	s.retired.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, retiring)
+	defer cancel()
+	for s.limits.count() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// farewell has the answers of HTTP/1 end their connections once the server has retired. HTTP/2 has GOAWAY for that.
+func (s *Server) farewell(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.retired.Load() && r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }

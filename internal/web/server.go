@@ -74,6 +74,7 @@ type Server struct {
 	late      *http.Server // serves those that were opened when the inner server had begun to end: one request each
 	lateFeed  *feed
 	lateOnly  atomic.Bool // the inner server is given nothing more
+	retired   atomic.Bool // another process has taken over
 	transport *http.Transport
 	limits    *limiter
 	turns     *turns
@@ -135,7 +136,7 @@ func (s *Server) serveFeed(h *http.Server, f *feed) {
 // Slow clients are ended by watchdogs.
 func (s *Server) newHTTPServer(cfg Config, h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:                      h,
+		Handler:                      s.farewell(h),
 		ReadHeaderTimeout:            cfg.HeaderTimeout.Std(),
 		IdleTimeout:                  cfg.IdleTimeout.Std(),
 		MaxHeaderBytes:               int(cfg.MaxHeader),

@@ -117,3 +117,42 @@ func TestShutdownCutsOffWhatOutstaysIt(t *testing.T) {
 		t.Error("a connection goes on")
 	}
 }
+
+// TestRetiringEndsNoConnectionUnderARequest has clients keep connections open, which a server that has retired neither closes
+// nor keeps: the next answer says that it is the last one.
+func TestRetiringEndsNoConnectionUnderARequest(t *testing.T) {
+	r := newRig(t)
+	h := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "done") }
+	plain, secure := r.origin(h), r.tlsOrigin(h)
+	hostport := secure.Listener.Addr().String()
+	asks := map[string]string{
+		"plain":  "GET " + plain.URL + "/ HTTP/1.1\r\nHost: x\r\n\r\n",
+		"inside": "GET / HTTP/1.1\r\nHost: " + hostport + "\r\n\r\n",
+	}
+	kept := map[string]*rawConn{"plain": r.dial(), "inside": r.connect(hostport)}
+	for name, c := range kept {
+		if resp, body := c.send(asks[name]).response("GET"); body != "done" || resp.Close {
+			t.Fatalf("%s: %s %q, close %t", name, resp.Status, body, resp.Close)
+		}
+	}
+	r.stopped = true
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		r.server.Retire(ctx)
+		ended <- r.server.Shutdown(ctx)
+	}()
+	time.Sleep(200 * time.Millisecond) // an idle connection would be closed by now
+	for name, c := range kept {
+		if resp, body := c.send(asks[name]).response("GET"); body != "done" || !resp.Close {
+			t.Errorf("%s: %s %q, close %t", name, resp.Status, body, resp.Close)
+		}
+		if !c.closed() {
+			t.Errorf("%s: the connection goes on", name)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

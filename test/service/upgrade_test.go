@@ -2,9 +2,11 @@
 package service
 
 import (
+	"bufio"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -78,6 +80,47 @@ func (s *stream) start(t *testing.T, g *harness.Gateway, target string, n int, k
 	}
 }
 
+// startPlain has a client ask over connections that it keeps, with a pause between two requests, and without the second try
+// that Go's client makes where a connection was closed under its request.
+func (s *stream) startPlain(g *harness.Gateway, target string) {
+	s.wg.Go(func() {
+		var c net.Conn
+		var br *bufio.Reader
+		for {
+			select {
+			case <-s.stop:
+				if c != nil {
+					_ = c.Close() // idle
+				}
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			if c == nil {
+				var err error
+				if c, err = net.Dial("tcp", g.Proxy); err != nil {
+					s.fail("connecting: %v", err)
+					continue
+				}
+				br = bufio.NewReader(c)
+			}
+			_, werr := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", target)
+			resp, err := http.ReadResponse(br, nil)
+			if err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
+			}
+			if err != nil || werr != nil || resp.StatusCode != http.StatusOK {
+				s.fail("%s over a kept connection: %v, %v", target, werr, err)
+			} else {
+				s.ok.Add(1)
+			}
+			if err != nil || resp.Close {
+				_ = c.Close() // it has ended
+				c = nil
+			}
+		}
+	})
+}
+
 // more waits until n more requests were answered.
 func (s *stream) more(t *testing.T, n int64) {
 	t.Helper()
@@ -100,6 +143,9 @@ func TestReloadAndUpgradeLoseNothing(t *testing.T) {
 	s := &stream{stop: make(chan struct{})}
 	s.start(t, g, plain.URL+"/x", 2, true)
 	s.start(t, g, plain.URL+"/x", 2, false)
+	for range 4 {
+		s.startPlain(g, plain.URL+"/x")
+	}
 	s.start(t, g, secure.URL+"/x", 2, true)
 	s.start(t, g, secure.URL+"/x", 2, false)
 	s.more(t, 100)
