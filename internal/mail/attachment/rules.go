@@ -168,7 +168,7 @@ func (r *Rules) anywhere(ctx context.Context, t Tools, b *spool.Blob, left *int)
 			hit = &Hit{Name: p.Path, Rule: rule}
 			return content.ErrStop
 		}
-		if encoded(b, p.Blob) {
+		if p.Type == "message/rfc822" || encoded(b, p.Blob) {
 			if *left--; *left < 0 {
 				hit = &Hit{Name: p.Path, Rule: "too many mails that are encoded in mails"}
 				return content.ErrStop

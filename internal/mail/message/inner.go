@@ -17,10 +17,13 @@ import (
 const maxInner = 3
 
 // within finds embedded files in a reading that came out of a decoder: clients undo the transfer encoding before they look
-// for uuencode, yEnc, BinHex and TNEF. Its error is Fatal.
+// for uuencode, yEnc, BinHex, TNEF and what S/MIME has signed. Its error is Fatal.
 func within(e *content.Emitter, p content.Part) error {
-	if isTNEF(p.Blob) {
+	switch {
+	case isTNEF(p.Blob):
 		return tnef(e, p.Path, p.Blob)
+	case isSigned(p.Blob):
+		return signed(e, p.Path, p.Blob)
 	}
 	files := newEmbedded(e)
 	files.decoded = true

@@ -5,8 +5,8 @@
 // base64 means. A virus hides where the scanner's parser and the client's differ. So Find does not parse a message, it takes
 // a union: the text between any two lines that could be delimiters is a section, whatever was declared; each section is
 // decoded by every transfer encoding that its header or its looks allow, in every way in which decoders treat errors; and
-// embedded encodings (uuencode, yEnc, BinHex, TNEF) are found anywhere. Most readings of an ordinary message come out the
-// same, and are handed on once.
+// embedded encodings (uuencode, yEnc, BinHex, TNEF, S/MIME's signed messages) are found anywhere. Most readings of an
+// ordinary message come out the same, and are handed on once.
 //
 // It reads a message once from the start to the end, with memory that does not depend on its size.
 package message

@@ -302,6 +302,17 @@ func tnef(body []byte) []byte {
 	return append(append(b, body...), 0, 0)
 }
 
+// signed is CMS SignedData (RFC 5652, 5.1) with body in it, in two pieces, as far as mail programs need it to show that.
+func signed(body []byte) []byte {
+	piece := func(b []byte) []byte {
+		return append(binary.BigEndian.AppendUint16([]byte{4, 0x82}, uint16(len(b))), b...)
+	}
+	b := []byte("\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x80\x30\x80\x02\x01\x01\x31\x00" +
+		"\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01\xa0\x80\x24\x80")
+	b = append(append(b, piece(body[:len(body)-30])...), piece(body[len(body)-30:])...)
+	return append(b, make([]byte, 12)...)
+}
+
 // unpadded is base64 of n bytes a line, without padding.
 func unpadded(body string, n int) string {
 	var b strings.Builder
@@ -377,6 +388,7 @@ func (c corpus) embedded(t *testing.T) {
 		"uuencode in quoted":        mixed(quot, escaped(uuencoded(string(e)))),
 		"yEnc in base64":            encodedPart([]byte(yEncoded(string(e)))),
 		"zip in TNEF":               encodedPart(tnef(zipped(t, "a.com", e))),
+		"signed by S/MIME":          encodedPart(signed([]byte(mixed(b64, broken(eicarB64(), 20))))),
 		"begin-base64":              text + "begin-base64 644 a.com\n" + broken(eicarB64(), 60) + "====\n",
 		"yEnc":                      text + yEncoded(string(e)),
 		"yEnc in a part":            mixed("Content-Transfer-Encoding: yenc\n", yEncoded(string(e))),
