@@ -124,10 +124,11 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 		return nil, err
 	}
 	pace.Do(paceGC)
-	d.serve()
+	// What is led here waits in the sockets until it is served; a process that ends at this point has taken nothing yet.
 	if err := d.startRedirecting(cfg); err != nil {
 		return nil, err
 	}
+	d.serve()
 	d.announce(cfg, e)
 	d.startSignatures(cfg, e)
 	alive, end := context.WithCancel(context.Background())

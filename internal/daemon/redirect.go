@@ -15,6 +15,9 @@ import (
 const (
 	// redirectEvery is how often it is asked whether traffic may be led here.
 	redirectEvery = 2 * time.Second
+	// redirectAgain is the same while the rules of the process before this one are waited for: they go when it ends, and
+	// until ours follow, traffic passes.
+	redirectAgain = 20 * time.Millisecond
 	// redirectPatience is how many times in a row the answer must be no before on_failure = "open" lets traffic pass.
 	redirectPatience = 3
 )
@@ -33,6 +36,7 @@ type redirector struct {
 	mu        sync.Mutex
 	installed *redirect.Installed // nil: not in force
 	no        int                 // answers in a row that were no
+	inherits  bool                // the rules of the process before this one are still in force
 	ended     bool
 	cancel    context.CancelFunc
 	done      chan struct{}
@@ -53,8 +57,12 @@ func (d *Daemon) startRedirecting(cfg *config.Config) error {
 	}
 	r := &redirector{d: d, plan: plan, open: cfg.Redirect.OnFailure == redirect.FailOpen, done: make(chan struct{})}
 	// The rules of a process before this one may be its own until it ends: they lead to the same sockets.
-	if err := r.install(); err != nil && (!r.open || !listen.Taken()) {
-		return err
+	if err := r.install(); err != nil {
+		if !r.open || !listen.Taken() {
+			return err
+		}
+		r.inherits = true
+		d.log.Info("traffic is led to the gateway by the rules of the process before this one, until it ends")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
@@ -79,12 +87,33 @@ func (r *redirector) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(redirectEvery):
+		case <-time.After(r.pause()):
 		}
-		if r.open {
+		if r.open && !r.inherit() {
 			r.follow(r.d.cannotJudge(ctx))
 		}
 	}
+}
+
+// pause is how long the next look at the rules is away.
+func (r *redirector) pause() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.inherits {
+		return redirectAgain
+	}
+	return redirectEvery
+}
+
+// inherit puts our own rules in force once those of the process before this one have gone, and says whether that is still to
+// come. As long as its rules are there, the kernel refuses.
+func (r *redirector) inherit() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.inherits && !r.ended && r.install() == nil {
+		r.inherits = false
+	}
+	return r.inherits
 }
 
 // follow takes the rules away when the gateway cannot judge for a while, and puts them back when it can.

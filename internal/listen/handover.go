@@ -21,6 +21,7 @@ var handed struct {
 	once  sync.Once
 	mu    sync.Mutex
 	files map[string][]*os.File
+	some  bool // there were any
 	err   error
 }
 
@@ -51,10 +52,10 @@ func Handover(ls []*Listener, first int) (files []*os.File, env string, err erro
 	return files, handoverEnv + "=" + strings.Join(lines, "\n"), nil
 }
 
-// Taken says whether this process was given sockets of one before it.
+// Taken says whether this process was given sockets of one before it, used by now or not.
 func Taken() bool {
 	readHanded()
-	return len(handed.files) > 0
+	return handed.some
 }
 
 func readHanded() {
@@ -65,6 +66,7 @@ func readHanded() {
 			syscall.CloseOnExec(fd) // scanners that are started do not get the sockets
 			return os.NewFile(uintptr(fd), name)
 		})
+		handed.some = len(handed.files) > 0
 	})
 }
 

@@ -265,6 +265,16 @@ func (g *gateway) start() {
 	}
 }
 
+// await waits for a line of the log.
+func (g *gateway) await(text string) {
+	g.l.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(g.log.String(), text); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			g.l.t.Fatalf("the log lacks %s:\n%s", text, g.log)
+		}
+	}
+}
+
 // stop ends the gateway, as a service manager would.
 func (g *gateway) stop() {
 	if g.cmd == nil {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -201,6 +203,33 @@ func TestOpenOnFailure(t *testing.T) {
 		t.Errorf("without the gateway: %s: %s", status, body)
 	}
 	g.start()
+	scanned(t, g)
+}
+
+// TestOpenOnFailureIsUpgraded has another process take over from one whose rules go with it: the kernel keeps others off them
+// until it ends, and then the new ones follow.
+func TestOpenOnFailureIsUpgraded(t *testing.T) {
+	_, g, _ := asRouter(t, "interfaces = [\"lan0\"]\nautomatic = true\non_failure = \"open\"")
+	scanned(t, g)
+	if err := g.cmd.Process.Signal(unix.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	g.await(`"another process has taken over`)
+	pid := regexp.MustCompile(`"another process has taken over[^}]*"pid":(\d+)`).FindStringSubmatch(g.log.String())
+	next, err := strconv.Atoi(pid[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Kill(next, unix.SIGKILL) }) // it may have ended
+	scanned(t, g)
+	g.await(`"the gateway has ended"`)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if out, err := g.lazaret("redirect", "status", "--config", g.config); err == nil && strings.Contains(out, "in force until the gateway ends") {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("the rules did not come back: %v: %s", err, out)
+		}
+	}
 	scanned(t, g)
 }
 
