@@ -3,7 +3,6 @@ package message
 import (
 	"bytes"
 
-	"lazaret/internal/content"
 	"lazaret/internal/spool"
 )
 
@@ -48,7 +47,7 @@ type base64Decoder struct {
 	buf   []byte
 }
 
-func newBase64(e *content.Emitter, way base64Way) *base64Decoder {
+func newBase64(e *finder, way base64Way) *base64Decoder {
 	return &base64Decoder{way: way, w: newSink(e)}
 }
 

@@ -3,16 +3,14 @@ package message
 import (
 	"bytes"
 	"fmt"
-
-	"lazaret/internal/content"
 )
 
 // maxEmbedded bounds how many embedded files of one section are open at a time; more than one only in garbage.
 const maxEmbedded = 8
 
-// embedded finds files that are written into a text without MIME: uuencode, yEnc, BinHex.
+// embedded finds files that are written into a text without MIME: uuencode, yEnc, BinHex, in calendars and cards.
 type embedded struct {
-	e     *content.Emitter
+	e     *finder
 	files []*file
 	done  []*file
 	// decoded says that the text came out of a decoder and may be anything: there, what looks like BinHex has to say so.
@@ -27,7 +25,7 @@ type file struct {
 	decode func(text []byte) (out []byte, more bool)
 }
 
-func newEmbedded(e *content.Emitter) *embedded { return &embedded{e: e} }
+func newEmbedded(e *finder) *embedded { return &embedded{e: e} }
 
 func (m *embedded) line(l line, text []byte) {
 	if len(m.files) > 0 {
@@ -40,13 +38,15 @@ func (m *embedded) line(l line, text []byte) {
 	case beginsUU(text):
 		m.open("uuencode", decodeUU)
 	case bytes.HasPrefix(text, []byte("begin-base64 ")):
-		d := newBase64(m.e, joined)
-		d.w.discard()
+		d := m.base64()
 		m.open("begin-base64", func(text []byte) ([]byte, bool) {
 			d.buf = d.buf[:0]
 			d.decodeInto(text)
 			return d.buf, !bytes.Equal(text, []byte("===="))
 		})
+	case beginsProperty(text):
+		m.open("a property", decodeProperty(m.base64()))
+		m.feedLast(text)
 	case bytes.HasPrefix(text, []byte("=ybegin ")):
 		m.open("yEnc", decodeYEnc())
 	case bytes.Contains(text, []byte("BinHex")):
@@ -54,12 +54,27 @@ func (m *embedded) line(l line, text []byte) {
 	case text[0] == ':' && len(text) > 10 && (m.binHex || !m.decoded):
 		h := &binHex{}
 		m.open("BinHex", h.line)
-		m.feed(text)
+		m.feedLast(text)
 	}
 }
 
 func (m *embedded) open(kind string, decode func([]byte) ([]byte, bool)) {
 	m.files = append(m.files, &file{kind: kind, w: newSink(m.e), decode: decode})
+}
+
+// base64 returns a decoder whose own writer is not used.
+func (m *embedded) base64() *base64Decoder {
+	d := newBase64(m.e, joined)
+	d.w.discard()
+	return d
+}
+
+// feedLast gives the file that was opened last the line that it begins on.
+func (m *embedded) feedLast(text []byte) {
+	before := m.files[:len(m.files)-1]
+	m.files = m.files[len(before):]
+	m.feed(text)
+	m.files = append(before, m.files...)
 }
 
 func (m *embedded) feed(text []byte) {
@@ -79,12 +94,16 @@ func (m *embedded) feed(text []byte) {
 // end hands on what was found. A file whose end is missing is one all the same.
 func (m *embedded) end(path string) error {
 	for _, f := range append(m.done, m.files...) {
+		m.e.message = true
 		if err := m.e.Emit(f.w.end(), fmt.Sprintf("%s (%s)", path, f.kind), "", nil); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// found says whether there was any.
+func (m *embedded) found() bool { return len(m.files)+len(m.done) > 0 }
 
 // discard gives back what was not handed on.
 func (m *embedded) discard() {

@@ -12,33 +12,51 @@ import (
 	"lazaret/internal/spool"
 )
 
-// maxInner bounds how deeply embedded files are looked for in what was decoded: clients show a uuencoded file in a text that
-// came in base64, and a mail in TNEF in TNEF; nobody goes on and on.
-const maxInner = 3
+// maxInner bounds how deeply readings are looked into that came out of each other.
+const maxInner = 4
 
-// within finds embedded files in a reading that came out of a decoder: clients undo the transfer encoding before they look
-// for uuencode, yEnc, BinHex, TNEF and what S/MIME has signed. Its error is Fatal.
-func within(e *content.Emitter, p content.Part) error {
+// errInner says that there is more inside than is looked at.
+var errInner = fmt.Errorf("encoded files and messages inside each other, more than %d deep", maxInner)
+
+// within looks into a reading. Clients undo the transfer encoding before they look for uuencode, yEnc, BinHex, TNEF and what S/MIME
+// has signed; and there are clients that decode messages and multiparts, whatever those begin with: message says that the reading
+// may be one.
+func within(e *finder, p content.Part, message bool) error {
+	var known func(*finder, string, *spool.Blob) error
 	switch {
 	case isTNEF(p.Blob):
-		return tnef(e, p.Path, p.Blob)
+		known = tnef
 	case isSigned(p.Blob):
-		return signed(e, p.Path, p.Blob)
+		known = signed
+	}
+	deep := e.inner > maxInner
+	if known != nil && !deep {
+		return known(e, p.Path, p.Blob)
 	}
 	files := newEmbedded(e)
 	files.decoded = true
 	defer files.discard()
+	mime := false
 	lines := newLines(p.Blob.NewReader())
 	for {
 		l, err := lines.next()
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		files.line(l, bytes.TrimRight(l.text, "\r\n"))
+		text := bytes.TrimRight(l.text, "\r\n")
+		mime = mime || message && l.first && beginsHeader(text)
+		files.line(l, text)
 		if err != nil {
-			return files.end(p.Path)
+			break
 		}
 	}
+	if deep && (mime || known != nil || files.found()) {
+		return errInner
+	}
+	if err := files.end(p.Path); err != nil || !mime {
+		return err
+	}
+	return read(e, p.Path+"/", p.Blob.NewReader())
 }
 
 // What is read of TNEF ([MS-OXTNEF], 2.1.3): a signature and a key, then attributes, each a level, an identifier, a length, the
@@ -60,7 +78,7 @@ func isTNEF(b *spool.Blob) bool {
 }
 
 // tnef hands on what the attributes of a TNEF file hold. One that is cut is read as far as it goes.
-func tnef(e *content.Emitter, path string, b *spool.Blob) error {
+func tnef(e *finder, path string, b *spool.Blob) error {
 	r := bufio.NewReaderSize(b.NewReader(), 64<<10)
 	head := make([]byte, tnefAttribute)
 	if _, err := r.Discard(tnefHead); err != nil {
@@ -84,6 +102,7 @@ func tnef(e *content.Emitter, path string, b *spool.Blob) error {
 		if wanted {
 			n++
 			w := e.Writer()
+			e.message = true
 			_, err := io.Copy(w, io.NewSectionReader(data, skip, length-skip))
 			if err := e.Emit(w, fmt.Sprintf("%s (TNEF %d)", path, n), "", err); err != nil {
 				return err

@@ -48,32 +48,40 @@ func Looks(head []byte) bool {
 
 // Find calls visit with every reading of every section of the message b, and returns what could not be read.
 func Find(ctx context.Context, pool *spool.Pool, b *spool.Blob, lim content.Limits, visit func(content.Part) error) []content.Problem {
-	var e *content.Emitter
-	inner := 0
-	e = content.NewEmitter(ctx, pool, lim, func(p content.Part) error {
-		if err := visit(p); err != nil || inner >= maxInner {
+	f := &finder{}
+	f.Emitter = content.NewEmitter(ctx, pool, lim, func(p content.Part) error {
+		message := f.message
+		if err := visit(p); err != nil {
 			return err
 		}
-		inner++
-		defer func() { inner-- }()
-		err := within(e, p)
+		f.inner++
+		defer func() { f.inner-- }()
+		err := within(f, p, message)
 		if err != nil && !errors.Is(err, content.ErrStop) {
-			e.Run(p.Path, func() error { return err }) // noted here: to the caller, what a visitor returns is no problem
+			f.Run(p.Path, func() error { return err }) // noted here: to the caller, what a visitor returns is no problem
 		}
 		if content.Fatal(err) {
 			return err
 		}
 		return nil
 	})
-	e.Run("message", func() error { return read(e, b.NewReader()) })
-	return e.Problems()
+	f.Run("message", func() error { return read(f, "", b.NewReader()) })
+	return f.Problems()
+}
+
+// finder is one Find.
+type finder struct {
+	*content.Emitter
+	message bool // the reading that is emitted next came out of a decoder, and could be a message to somebody
+	inner   int  // how many readings that are emitted stand inside each other
 }
 
 // errPartial says that a message is one of several (RFC 2046, 5.2.2): what it holds shows only when all are put together.
 var errPartial = errors.New("message/partial: a fragment of a message cannot be scanned by itself")
 
-func read(e *content.Emitter, r io.Reader) error {
-	s := &splitter{e: e, boundaries: make(map[string]struct{}), lengths: make(map[int]struct{})}
+// read reads a message. under is put before the names of its parts.
+func read(e *finder, under string, r io.Reader) error {
+	s := &splitter{e: e, under: under, boundaries: make(map[string]struct{}), lengths: make(map[int]struct{})}
 	defer s.discard()
 	lines := newLines(r)
 	for {

@@ -259,6 +259,17 @@ func constructs() map[string]string {
 	m["uuencode in quoted-printable"] = part("XX", "Content-Transfer-Encoding: quoted-printable\n", qp(uu(secret)))
 	m["yEnc in base64"] = part("XX", cte, coded(yEnc(secret)))
 	m["BinHex in base64"] = part("XX", cte, coded(binHexed("\x05a.com\x00TEXT"+secret)))
+	folded := strings.TrimSuffix(strings.ReplaceAll(wrap(b64, 40), "\n", "\n "), "\n ")
+	m["attachment of an appointment"] = part("XX", "Content-Type: text/calendar\n", "BEGIN:VEVENT\nATTACH;ENCODING=BASE64;VALUE=BINARY:"+folded+"\nEND:VEVENT\n")
+	m["attachment of an appointment, folded"] = part("XX", "", "attach;X-NAME=\"c:\n \\a.com\";ENCO\n DING=BASE64:\n "+folded+"\nEND:VEVENT\n")
+	m["attachment of an appointment in base64"] = part("XX", cte, coded("BEGIN:VEVENT\nATTACH;ENCODING=BASE64;VALUE=BINARY:"+folded+"\nEND:VEVENT\n"))
+	m["photo of a card"] = part("XX", "Content-Type: text/vcard\n", "BEGIN:VCARD\nitem1.PHOTO;ENCODING=b:"+folded+"\nEND:VCARD\n")
+	inner := "Content-Transfer-Encoding: base64\n\n" + lines
+	m["message in base64, one field"] = part("XX", "Content-Type: message/rfc822\n"+cte, coded(inner))
+	m["message in base64, a long field first"] = part("XX", "Content-Type: message/rfc822\n"+cte, coded("X-Long: "+strings.Repeat("a", 9000)+"\n"+inner))
+	m["message in base64, an empty line first"] = part("XX", "Content-Type: message/rfc822\n"+cte, coded("\n"+top+inner))
+	m["message in quoted-printable"] = part("XX", "Content-Type: message/rfc822\nContent-Transfer-Encoding: quoted-printable\n", qp("From x\n"+top+inner))
+	m["multipart in base64"] = part("XX", "Content-Type: multipart/mixed; boundary=YY\n"+cte, coded("A preamble.\n--YY\n"+inner+"--YY--\n"))
 	m["begin-base64"] = top + "\nbegin-base64 644 a.com\n" + lines + "====\n"
 	m["yEnc"] = top + "\nHello\n" + yEnc(secret)
 	m["BinHex"] = top + "\n" + binHexed("\x05a.com\x00TEXT"+secret)
@@ -319,6 +330,24 @@ func TestOrdinaryMailHasFewReadings(t *testing.T) {
 			t.Log(p.Path, p.Blob.Size())
 		}
 		t.Errorf("%d readings", len(parts))
+	}
+}
+
+// TestDepthOfReadings: what is deeper than is looked at is told, and nothing less deep is.
+func TestDepthOfReadings(t *testing.T) {
+	for depth := range maxInner + 4 {
+		mail := secret
+		for range depth {
+			mail = "Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + coded(mail)
+		}
+		_, bodies, problems := readings(t, crlf(top+mail))
+		found := slices.ContainsFunc(bodies, func(b string) bool { return strings.Contains(b, secret) })
+		if !found && len(problems) == 0 || found && len(problems) > 0 {
+			t.Errorf("%d deep: found %v, %v", depth, found, problems)
+		}
+		if !found && depth <= maxInner {
+			t.Errorf("%d deep: not found", depth)
+		}
 	}
 }
 

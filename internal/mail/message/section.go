@@ -3,13 +3,12 @@ package message
 import (
 	"bytes"
 
-	"lazaret/internal/content"
 	"lazaret/internal/spool"
 )
 
 // section is the text between two lines that could be delimiters, with everything that decodes it.
 type section struct {
-	e      *content.Emitter
+	e      *finder
 	header header
 	nested bool // it has what looks like the header of a part
 	looks  looks
@@ -29,7 +28,7 @@ type decoder interface {
 	wanted(s *section) bool
 }
 
-func newSection(e *content.Emitter, h header) *section {
+func newSection(e *finder, h header) *section {
 	s := &section{e: e, header: h, files: newEmbedded(e)}
 	if h.uu {
 		s.files.open("uuencode", decodeUU) // there are clients that need no "begin" then, PHP's convert_uudecode in webmail
@@ -58,11 +57,12 @@ func (s *section) line(l line, text []byte) {
 // end hands on every reading that makes sense. Its error is Fatal.
 func (s *section) end(path string) error {
 	defer s.discard() // whatever an error leaves
-	for _, d := range s.out {
+	for i, d := range s.out {
 		w := d.end()
 		if !d.wanted(s) {
 			continue
 		}
+		s.e.message = i > 0 && s.header.message // the first is the text as it stands
 		if err := s.e.Emit(w, path+d.name(), "", nil); err != nil {
 			return err
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 
-	"lazaret/internal/content"
 	"lazaret/internal/spool"
 )
 
@@ -40,7 +39,7 @@ func isSigned(b *spool.Blob) bool {
 // signed hands on the message that a CMS SignedData holds (RFC 8551, 3.5.2): mail programs show it and its attachments like any
 // other, whoever has signed it. One without a message, or that is broken before it, has nothing to be shown. One that is cut is
 // read as far as it goes.
-func signed(e *content.Emitter, path string, b *spool.Blob) error {
+func signed(e *finder, path string, b *spool.Blob) error {
 	d := &ber{r: bufio.NewReaderSize(b.NewReader(), 64<<10)}
 	// ContentInfo, its type, [0], SignedData, version, digestAlgorithms, encapContentInfo, its type, [0].
 	for _, step := range []struct {
@@ -67,6 +66,7 @@ func signed(e *content.Emitter, path string, b *spool.Blob) error {
 	}
 	w := newSink(e)
 	err := d.octets(w, 0)
+	e.message = true
 	if err := e.Emit(w.end(), path+" (signed)", "message/rfc822", nil); err != nil {
 		return err
 	}

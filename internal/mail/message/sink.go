@@ -1,7 +1,6 @@
 package message
 
 import (
-	"lazaret/internal/content"
 	"lazaret/internal/spool"
 )
 
@@ -14,7 +13,7 @@ type sink struct {
 	buf []byte
 }
 
-func newSink(e *content.Emitter) *sink { return &sink{w: e.Writer()} }
+func newSink(e *finder) *sink { return &sink{w: e.Writer()} }
 
 func (s *sink) write(b []byte) {
 	if len(s.buf)+len(b) > sinkBuffer {

@@ -3,8 +3,6 @@ package message
 import (
 	"bytes"
 	"fmt"
-
-	"lazaret/internal/content"
 )
 
 // maxBoundaries bounds how many declared boundaries are remembered; with more, every line that begins with "--" counts.
@@ -18,7 +16,8 @@ const maxHeader = 256 << 10
 
 // splitter cuts a message into sections and feeds each to its decoders.
 type splitter struct {
-	e          *content.Emitter
+	e          *finder
+	under      string // what is put before the names of parts
 	boundaries map[string]struct{}
 	lengths    map[int]struct{} // of the boundaries
 	number     int
@@ -116,11 +115,14 @@ func (s *splitter) openSection() {
 	s.section = newSection(s.e, s.header)
 }
 
+// path returns the name of the part that is read.
+func (s *splitter) path() string { return fmt.Sprintf("%spart %d", s.under, max(1, s.number)) }
+
 func (s *splitter) closeSection() error {
 	if s.section == nil {
 		return nil
 	}
-	err := s.section.end(fmt.Sprintf("part %d", s.number))
+	err := s.section.end(s.path())
 	s.section = nil
 	return err
 }
@@ -142,8 +144,8 @@ func (s *splitter) delimiter(name []byte) error {
 	}
 	if s.declared(name) && s.whole != nil {
 		w := s.whole.end()
-		s.whole = nil
-		if err := s.e.Emit(w, fmt.Sprintf("part %d", s.number), "", nil); err != nil {
+		s.whole, s.e.message = nil, false
+		if err := s.e.Emit(w, s.path(), "", nil); err != nil {
 			return err
 		}
 	}
@@ -169,7 +171,7 @@ func (s *splitter) declared(name []byte) bool {
 }
 
 func (s *splitter) end() error {
-	path := fmt.Sprintf("part %d", max(1, s.number))
+	path := s.path()
 	if s.inHeader {
 		// A header without a body, or one that some reader takes for a body.
 		s.partial = s.partial || s.header.partial
@@ -181,7 +183,7 @@ func (s *splitter) end() error {
 		return nil
 	}
 	w := s.whole.end()
-	s.whole = nil
+	s.whole, s.e.message = nil, false
 	return s.e.Emit(w, path, "", nil)
 }
 
@@ -197,6 +199,7 @@ type header struct {
 	coded      bool // the field that is being read is about the encoding
 	nested     bool // it was found inside a body
 	partial    bool // message/partial
+	message    bool // it could be, for somebody, a message or a multipart
 }
 
 func (h *header) reset() { *h = header{text: h.text[:0]} }
@@ -215,6 +218,7 @@ func (h *header) line(text []byte) {
 	if bytes.Contains(lower, []byte("message/partial")) {
 		h.partial = true
 	}
+	h.message = h.message || speaksOfMessage(lower)
 	name, ok := fieldName(text)
 	if !ok {
 		h.continuation(lower)
@@ -241,6 +245,16 @@ func (h *header) continuation(lower []byte) {
 // speaksOfCoding says whether a line could be, for somebody, a declaration of a transfer encoding.
 func speaksOfCoding(lower []byte) bool {
 	for _, w := range []string{"base64", "base-64", "quoted", "encod", "7bit", "8bit", "binary", "uue"} {
+		if bytes.Contains(lower, []byte(w)) {
+			return true
+		}
+	}
+	return false
+}
+
+// speaksOfMessage says whether a line could declare a message or a multipart, by its type or by a name that could be ".eml".
+func speaksOfMessage(lower []byte) bool {
+	for _, w := range []string{"message/", "multipart/", "rfc822", ".eml", ".mht", ".nws", "=?", "%2e"} {
 		if bytes.Contains(lower, []byte(w)) {
 			return true
 		}
