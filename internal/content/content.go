@@ -102,6 +102,7 @@ func Find(ctx context.Context, pool *spool.Pool, src Source, lim Limits, visit f
 	if !src.Guessed {
 		f.Run("undeclared codings", func() error { return f.coded(src.Blob) })
 	}
+	f.Run("a form", func() error { return f.form(src.Blob, mediaType) })
 	f.Run("an answer", func() error { return f.answer(src.Blob) })
 	f.Run("data: URLs", func() error { return f.dataURLs(src.Blob) })
 	f.Run("percent-encoded data: URLs", func() error { return f.percentURLs(src.Blob) })

@@ -31,6 +31,7 @@ type client struct {
 	// reading says that net/http is reading a request: what it writes then is an error of its own.
 	reading atomic.Bool
 	waiting atomic.Bool  // for the first byte of a request
+	lengths atomic.Bool  // some head that came had a Content-Length
 	active  atomic.Int32 // exchanges under way
 
 	mu      sync.Mutex

@@ -46,6 +46,10 @@ func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 // into one failed request.
 func (x *exchange) begin() (end func()) {
 	x.c.reading.Store(false)
+	if x.r.ProtoMajor == 1 && len(x.r.TransferEncoding) > 0 && x.c.lengths.Load() {
+		// net/http has read it as RFC 9112 (6.3) says, and hides that there were two lengths.
+		x.w.Header().Set("Connection", "close")
+	}
 	x.c.waiting.Store(false)
 	x.c.active.Add(1)
 	return func() {

@@ -1,11 +1,13 @@
 package web
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,6 +137,14 @@ type watchedConn struct {
 
 // Read implements net.Conn.
 func (c *watchedConn) Read(p []byte) (int, error) {
+	n, err := c.read(p)
+	if n > 0 && c.owner.reading.Load() && !c.owner.lengths.Load() && saysLength(p[:n]) {
+		c.owner.lengths.Store(true)
+	}
+	return n, err
+}
+
+func (c *watchedConn) read(p []byte) (int, error) {
 	if c.full == 0 {
 		c.full = len(p) // the first read is into an empty buffer
 	}
@@ -165,6 +175,21 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.Conn.Read(p)
+}
+
+// saysLength says whether a part of a request's head has a field Content-Length.
+func saysLength(head []byte) bool {
+	const name = "content-length"
+	for {
+		i := bytes.IndexByte(head, ':')
+		if i < 0 {
+			return false
+		}
+		if i >= len(name) && strings.EqualFold(string(head[i-len(name):i]), name) {
+			return true
+		}
+		head = head[i+1:]
+	}
 }
 
 // await notes that net/http waits for a request from now on; fresh says that its buffer is empty for certain.

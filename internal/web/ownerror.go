@@ -32,12 +32,17 @@ func (s *Server) ownError(c *client, raw []byte) []byte {
 		kind, fault = notice.NotSupported, "a transfer coding that is not known"
 	case http.StatusHTTPVersionNotSupported:
 		kind, fault = notice.NotSupported, "a version of HTTP that is not known"
+	case http.StatusExpectationFailed: // RFC 9110, 10.1.1
+		fault = "an expectation that cannot be met"
 	default:
 		if _, why, ok := strings.Cut(text, ": "); ok {
 			fault = why
 		}
 	}
 	resp := s.opt.Pages.Respond("", "", s.opt.Gate.Refuse(f, kind, fault, string(line)))
+	if code == http.StatusExpectationFailed {
+		resp.Status = code
+	}
 	h := resp.Header.Clone()
 	h.Set("Connection", "close")
 	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
