@@ -117,7 +117,7 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, at spot) 
 			return nil // what almost any bytes are need not be undone for ever
 		}
 		if at.depth >= maxReadings {
-			found = scan.IncompleteVerdict(scan.TooDeep, "%s: parts inside each other, more than %d deep", join(o.Path, p.Path), maxReadings)
+			found = found.Merge(scan.IncompleteVerdict(scan.TooDeep, "%s: parts inside each other, more than %d deep", join(o.Path, p.Path), maxReadings))
 			return errEnough
 		}
 		part := &scan.Object{Body: p.Blob, Name: o.Name, Path: join(o.Path, p.Path), Type: p.Type}
