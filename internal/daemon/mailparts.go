@@ -45,6 +45,9 @@ func newMailParts(cfg *config.Config, version string, log *slog.Logger) (*mailPa
 		return nil, fmt.Errorf("[mail.spam]: %w", err)
 	}
 	if log == nil {
+		if err := report.Check(cfg.Mail.Report); err != nil {
+			return nil, fmt.Errorf("[mail.report]: %w", err)
+		}
 		return p, nil
 	}
 	if p.report, err = report.New(cfg.Mail.Report, log); err != nil {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"time"
@@ -61,7 +62,7 @@ type Reporter struct {
 
 // New returns a Reporter, which Close ends, and nil with no error where nobody is to be mailed.
 func New(cfg Config, log *slog.Logger) (*Reporter, error) {
-	if err := cfg.Validate(); err != nil {
+	if err := Check(cfg); err != nil {
 		return nil, err
 	}
 	if len(cfg.Notices)+len(cfg.Faults) == 0 {
@@ -82,6 +83,19 @@ func New(cfg Config, log *slog.Logger) (*Reporter, error) {
 	r.stop = stop
 	go r.deliver(ctx)
 	return r, nil
+}
+
+// Check says what of cfg cannot be used on this machine, as New does.
+func Check(cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if len(cfg.Program) > 0 && len(cfg.Notices)+len(cfg.Faults) > 0 {
+		if _, err := exec.LookPath(cfg.Program[0]); err != nil {
+			return fmt.Errorf("program: %w: install it, or use server", err)
+		}
+	}
+	return nil
 }
 
 // hostName is this machine's name, as far as it can stand in an address.

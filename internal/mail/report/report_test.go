@@ -277,6 +277,11 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%s %v", key, err)
 		}
 	}
+	gone := Default()
+	gone.Faults, gone.Program = []string{"root"}, []string{"/nonexistent/sendmail"}
+	if _, err := New(gone, nil); err == nil || !strings.HasPrefix(err.Error(), "program: ") {
+		t.Error(err)
+	}
 	cfg := Default()
 	cfg.Notices = []string{"root", "root@localhost", "a.b+c@example.org"}
 	if err := cfg.Validate(); err != nil {
