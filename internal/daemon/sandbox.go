@@ -12,6 +12,8 @@ import (
 	"lazaret/internal/sandbox"
 	"lazaret/internal/scan/clamd/supervise"
 	"lazaret/internal/scan/command"
+
+	"golang.org/x/sys/unix"
 )
 
 // enterSandbox takes from this process what it does not need from now on. It comes before anything reads what the network
@@ -37,6 +39,7 @@ func (d *Daemon) needs(cfg *config.Config) sandbox.Needs {
 	}
 	if exe, err := os.Executable(); err == nil {
 		n.Exec = append(n.Exec, exe)
+		n.Programs = ownFolder(exe)
 	}
 	for _, file := range []string{cfg.Audit.File, cfg.Audit.Overflow} {
 		if file != "" {
@@ -73,6 +76,18 @@ func (d *Daemon) needs(cfg *config.Config) sandbox.Needs {
 	}
 	needsOfClamAV(cfg, &n)
 	return n
+}
+
+// ownFolder returns the folder of the program where it is for the program alone, as the package has it: lazaret/lazaret.
+// Landlock knows files, not names: without a folder the new version that an upgrade puts in the old one's place would be a
+// program that may not be started. A folder that others have programs in is not given away for that, nor one that this process
+// can write to.
+func ownFolder(exe string) []string {
+	dir := filepath.Dir(exe)
+	if filepath.Base(dir) != filepath.Base(exe) || unix.Access(dir, unix.W_OK) == nil && os.Geteuid() != 0 {
+		return nil
+	}
+	return []string{dir}
 }
 
 // needsOfClamAV adds what a clamd of ours and its freshclam need; nothing where the settings have none run.

@@ -26,6 +26,15 @@ func TestMain(m *testing.M) {
 		// As root it does not come back: the program is started anew.
 		err := BecomeUser("nobody")
 		fmt.Printf("user %t: %v\n", os.Geteuid() != 0, err)
+	case "again":
+		for i := range 20 {
+			if _, err := Enter(Default(), Needs{}); err != nil {
+				fmt.Printf("time %d: %v\n", i+1, err)
+				os.Exit(1)
+			}
+		}
+		_, err := os.ReadFile("/root/.bashrc")
+		fmt.Printf("outside: %v\n", err)
 	default:
 		prisoner(os.Getenv(prisonEnv))
 	}
@@ -109,6 +118,19 @@ func TestNobodyEscapes(t *testing.T) {
 	}
 	if strings.Contains(string(out), "TOP SECRET") || !strings.Contains(got["entered"], "Landlock") || !strings.Contains(got["entered"], "seccomp") {
 		t.Errorf("%s", out)
+	}
+}
+
+// TestManyUpgrades lays one sandbox over another, as a row of upgrades does, more often than the kernel has places for.
+func TestManyUpgrades(t *testing.T) {
+	if abi, err := ll.LandlockGetABIVersion(); err != nil || abi < 3 {
+		t.Skipf("NOT TESTED: this kernel's Landlock has version %d: %v", abi, err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), prisonEnv+"=again")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "permission denied") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

@@ -65,6 +65,7 @@ type Gateway struct {
 	cmd      *exec.Cmd
 	done     chan struct{}
 	exit     error
+	program  string
 }
 
 // Output collects what a process prints. It is safe for use by many goroutines.
@@ -118,9 +119,15 @@ type Settings map[string]string
 // until it is ready. Without a "[[scanner]]" in the settings the built-in signatures judge.
 func Start(t testing.TB, s Settings, roots ...string) *Gateway {
 	t.Helper()
+	return StartProgram(t, Binary(t), s, roots...)
+}
+
+// StartProgram is Start with a copy of the program.
+func StartProgram(t testing.TB, program string, s Settings, roots ...string) *Gateway {
+	t.Helper()
 	g := &Gateway{
 		Proxy: FreePort(t), Admin: FreePort(t), POP3: FreePort(t), StateDir: filepath.Join(t.TempDir(), "state"), Log: &Output{},
-		done: make(chan struct{}),
+		done: make(chan struct{}), program: program,
 	}
 	g.Config = filepath.Join(t.TempDir(), "lazaret.toml")
 	if err := os.WriteFile(g.Config, []byte(g.settings(s, roots)), 0o600); err != nil {
@@ -137,14 +144,14 @@ func StartFile(t testing.TB, g *Gateway, settings string) *Gateway {
 	if err := os.WriteFile(g.Config, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	next := &Gateway{Proxy: g.Proxy, Admin: g.Admin, POP3: g.POP3, StateDir: g.StateDir, Config: g.Config, Log: &Output{}, done: make(chan struct{})}
+	next := &Gateway{Proxy: g.Proxy, Admin: g.Admin, POP3: g.POP3, StateDir: g.StateDir, Config: g.Config, Log: &Output{}, done: make(chan struct{}), program: g.program}
 	next.run(t)
 	return next
 }
 
 func (g *Gateway) run(t testing.TB) {
 	t.Helper()
-	g.cmd = exec.Command(Binary(t), "run", "--config", g.Config)
+	g.cmd = exec.Command(g.program, "run", "--config", g.Config)
 	g.cmd.Stdout, g.cmd.Stderr = g.Log, g.Log
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := g.cmd.Start(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -198,4 +199,55 @@ func TestReloadAndUpgradeLoseNothing(t *testing.T) {
 		t.Errorf("of %d requests %d failed:\n%s", s.ok.Load()+int64(len(s.failures)), len(s.failures), strings.Join(s.failures[:min(10, len(s.failures))], "\n"))
 	}
 	t.Logf("%d requests, %d failures, over 3 reloads and %d upgrades", s.ok.Load(), len(s.failures), upgrades)
+}
+
+// TestUpgradeToAProgramThatTookThePlace puts a new file in the place of the program, as a package does: for the sandbox it is
+// another one.
+func TestUpgradeToAProgramThatTookThePlace(t *testing.T) {
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := os.MkdirTemp(wd, "installed") // what is below the temporary folder may be written to
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(top) })
+	program := filepath.Join(top, "lazaret", "lazaret")
+	if err := os.Mkdir(filepath.Dir(program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	install := func() {
+		t.Helper()
+		b, err := os.ReadFile(harness.Binary(t))
+		if err == nil {
+			err = os.WriteFile(program+".new", b, 0o755)
+		}
+		if err == nil {
+			err = os.Rename(program+".new", program)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	install()
+	g := harness.StartProgram(t, program, harness.Settings{"sandbox": "mode = \"auto\"\n"})
+	install()
+	g.Signal(t, syscall.SIGUSR2)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if found := successor.FindStringSubmatch(g.Log.String()); found != nil {
+			pid, err := strconv.Atoi(found[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = syscall.Kill(pid, syscall.SIGTERM) // it may have ended
+			break
+		}
+		if strings.Contains(g.Log.String(), `"nothing has taken over`) || time.Now().After(deadline) {
+			t.Fatalf("the new program did not take over:\n%s", g.Log.String())
+		}
+	}
+	if !strings.Contains(g.Log.String(), "Landlock (version") {
+		t.Log("NOT TESTED with Landlock: this kernel lacks it")
+	}
 }
