@@ -18,6 +18,7 @@ import (
 
 	"lazaret/bench/internal/peers"
 	"lazaret/bench/internal/proc"
+	"lazaret/test/ports"
 )
 
 // The marks that the gateway is held to.
@@ -92,11 +93,11 @@ func start(ctx context.Context, o options, dir string) (l *lab, err error) {
 	if l.mails, err = newMailServer(); err != nil {
 		return l, err
 	}
-	admin, err := peers.FreeAddr()
+	admin, err := ports.Free()
 	if err != nil {
 		return l, err
 	}
-	if l.addr, err = peers.FreeAddr(); err != nil {
+	if l.addr, err = ports.Free(); err != nil {
 		return l, err
 	}
 	conf := filepath.Join(dir, "lazaret.toml")

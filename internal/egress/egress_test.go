@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"lazaret/internal/units"
+	"lazaret/test/ports"
 
 	"go.uber.org/goleak"
 	"golang.org/x/net/dns/dnsmessage"
@@ -249,12 +250,10 @@ func TestOwnListenersAreNeverDialled(t *testing.T) {
 }
 
 func TestFailuresHaveTheirKind(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	closed, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed := ln.Addr().String()
-	_ = ln.Close()
 	d := newDialer(t, Options{AllowPrivate: true})
 	_, err = d.Dial(t.Context(), closed)
 	wantKind(t, err, Refused)

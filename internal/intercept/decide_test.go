@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lazaret/test/ports"
 )
 
 func TestTunnelLists(t *testing.T) {
@@ -341,12 +343,11 @@ func TestClientThatRefusesOurCertificateIsAnError(t *testing.T) {
 }
 
 func TestUnreachableOriginIsAFaultThatCanBeShown(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := ln.Addr().(*net.TCPAddr).AddrPort()
-	_ = ln.Close()
+	nobody := netip.MustParseAddrPort(addr)
 	i := gatewayOf(t, newRoot(t))
 	body, _, err := fetch(t, openDoor(t, i, to("site.example", nobody)), i.ca.pool(), "site.example", nil)
 	if err != nil || !strings.Contains(body, "fault: unreachable: the server refused the connection") {

@@ -3,10 +3,12 @@ package intercept
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"lazaret/test/ports"
 )
 
 func TestExplain(t *testing.T) {
@@ -14,12 +16,11 @@ func TestExplain(t *testing.T) {
 	good := newOrigin(t, root.leaf([]string{"site.example", "excused.example", "bank.example"}, nil))
 	late := newOrigin(t, root.leaf([]string{"late.example", "excused.example"}, nil, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }))
 	asks := newOrigin(t, root.leaf([]string{"eid.example"}, nil), func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert })
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := ln.Addr().(*net.TCPAddr).AddrPort()
-	_ = ln.Close()
+	nobody := netip.MustParseAddrPort(addr)
 	settings := func(c *Config) {
 		c.Tunnel = []string{"bank.example"}
 		c.Exceptions = []Exception{{Host: "excused.example", Faults: []FaultKind{FaultExpired}, Expires: time.Now().Add(time.Hour)}}

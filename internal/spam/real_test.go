@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lazaret/internal/units"
+	"lazaret/test/ports"
 )
 
 // gtube is the text that every spam scanner knows (spamassassin.apache.org/gtube), in two halves: a file that has it whole
@@ -80,16 +81,6 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 const ham = "Received: from mx.example.org (mx.example.org [192.0.2.1]) by b.example.org; Mon, 1 Jun 2026 10:00:00 +0200\r\n" +
 	"From: Grace <grace@example.org>\r\nTo: Ada <ada@example.net>\r\nDate: Mon, 1 Jun 2026 10:00:00 +0200\r\nMessage-ID: <1@example.org>\r\n" +
 	"Subject: The minutes of our meeting\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\nHello Ada,\r\n\r\nthe minutes are ready.\r\n\r\nGrace\r\n"
@@ -140,7 +131,10 @@ func TestRealRspamd(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	address := freePort(t)
+	address, err := ports.Free()
+	if err != nil {
+		t.Fatal(err)
+	}
 	conf := filepath.Join(dir, "rspamd.conf")
 	tld := filepath.Join(dir, "tld") // the whole list takes long to compile
 	if err := os.WriteFile(tld, []byte("org\nnet\ncom\n"), 0o600); err != nil {

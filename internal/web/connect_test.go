@@ -18,6 +18,7 @@ import (
 	"lazaret/internal/audit"
 	"lazaret/internal/notice"
 	"lazaret/internal/scan"
+	"lazaret/test/ports"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -200,12 +201,10 @@ func TestTunnelListPassesBytesThrough(t *testing.T) {
 
 func TestTunnelToNowhereIsSaidBeforeItIsGranted(t *testing.T) {
 	r := newRig(t, func(p *plan) { p.tls.Tunnel = []string{"127.0.0.1"} })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
 	resp, body := r.dial().send("CONNECT " + addr + " HTTP/1.1\r\nHost: x\r\n\r\n").response("GET")
 	wantPage(t, resp, body, 502, notice.OriginRefused)
 }

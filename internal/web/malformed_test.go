@@ -16,6 +16,7 @@ import (
 	"lazaret/internal/audit"
 	"lazaret/internal/notice"
 	"lazaret/internal/scan"
+	"lazaret/test/ports"
 )
 
 func gz(b []byte) string {
@@ -319,12 +320,10 @@ func TestTooLarge(t *testing.T) {
 
 func TestOriginThatIsNotThere(t *testing.T) {
 	r := newRig(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	gone, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := l.Addr().String()
-	l.Close()
 	resp, body := get(t, r.client(), "http://"+gone+"/")
 	wantPage(t, resp, body, 502, notice.OriginRefused)
 	resp, body = get(t, r.client(), "https://"+gone+"/")

@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"lazaret/test/ports"
 )
 
 var build struct {
@@ -100,15 +101,14 @@ func (o *Output) Logs(text string) bool {
 	}
 }
 
-// FreePort returns a loopback address that was free a moment ago.
+// FreePort returns a loopback address that nobody listens on, see ports.Free.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 // Settings are what a test wants different from the defaults: the bodies of TOML tables, by table name. Keys that the

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"lazaret/test/ports"
 )
 
 // Env is what every alternative finds.
@@ -135,10 +137,10 @@ func startLazaret(ctx context.Context, e Env, name, tunnel string) (*Running, er
 	if tunnel != "" {
 		r.CAFile = e.OriginCA
 	}
-	if r.Proxy, err = FreeAddr(); err != nil {
+	if r.Proxy, err = ports.Free(); err != nil {
 		return nil, err
 	}
-	admin, err := FreeAddr()
+	admin, err := ports.Free()
 	if err != nil {
 		return nil, err
 	}

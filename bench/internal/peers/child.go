@@ -138,16 +138,6 @@ func (c *Child) Stop() {
 	}
 }
 
-// FreeAddr returns a loopback address with a port that was free a moment ago.
-func FreeAddr() (string, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
 // ask sends a request over a new connection and returns nil when the answer begins with want.
 func ask(network, addr, request, want string) error {
 	conn, err := net.DialTimeout(network, addr, time.Second)

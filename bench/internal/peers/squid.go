@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"lazaret/test/ports"
 )
 
 const (
@@ -40,7 +42,7 @@ func startICAP(ctx context.Context, dir, clamdSocket string) (*Child, string, er
 	if err != nil {
 		return nil, "", err
 	}
-	addr, err := FreeAddr()
+	addr, err := ports.Free()
 	if err != nil {
 		return nil, "", err
 	}
@@ -218,7 +220,7 @@ func startSquid(ctx context.Context, e Env, name string, scans bool) (*Running, 
 		r.Stop()
 		return nil, err
 	}
-	if r.Proxy, err = FreeAddr(); err != nil {
+	if r.Proxy, err = ports.Free(); err != nil {
 		return fail(err)
 	}
 	settings, err := squidSettings(e, own, r.Proxy, icap)

@@ -4,12 +4,9 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/hex"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +17,7 @@ import (
 	"lazaret/internal/scan"
 	"lazaret/internal/scan/clamd"
 	"lazaret/internal/scan/scantest"
+	"lazaret/test/ports"
 )
 
 // marker is harmless, and found wherever it is by a signature of the test database.
@@ -45,8 +43,11 @@ func startReal(t testing.TB, lines ...string) *realClamd {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	r := &realClamd{db: filepath.Join(dir, "db"), conf: filepath.Join(dir, "clamd.conf"), unix: "unix:" + filepath.Join(dir, "s")}
-	port := freePort(t)
-	r.tcp = fmt.Sprintf("tcp:127.0.0.1:%d", port)
+	addr, err := ports.Free()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.tcp = "tcp:" + addr
 	for _, d := range []string{r.db, filepath.Join(dir, "tmp")} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			t.Fatal(err)
@@ -59,7 +60,7 @@ func startReal(t testing.TB, lines ...string) *realClamd {
 	conf := append([]string{
 		"LocalSocket " + filepath.Join(dir, "s"),
 		"TCPAddr 127.0.0.1",
-		"TCPSocket " + strconv.Itoa(port),
+		"TCPSocket " + addr[strings.LastIndexByte(addr, ':')+1:],
 		"DatabaseDirectory " + r.db,
 		"TemporaryDirectory " + filepath.Join(dir, "tmp"),
 		"Foreground yes",
@@ -81,17 +82,6 @@ func write(t testing.TB, name, content string) {
 func (r *realClamd) addSignature(t testing.TB, name string, content []byte) {
 	t.Helper()
 	write(t, filepath.Join(r.db, name+".ndb"), name+"-Test:0:*:"+hex.EncodeToString(content)+"\n")
-}
-
-// freePort returns a port that was free a moment ago: clamd cannot choose one itself.
-func freePort(t testing.TB) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 func (r *realClamd) start(t testing.TB) {
