@@ -179,6 +179,7 @@ func TestDuplicateExtensionIsRefused(t *testing.T) {
 }
 
 func TestSilentAndVanishingClientsAreGivenUp(t *testing.T) {
+	const gone = "went away"
 	whole := helloOf(t, &tls.Config{ServerName: "site.example", InsecureSkipVerify: true})
 	for what, tc := range map[string]struct {
 		segments [][]byte
@@ -187,13 +188,15 @@ func TestSilentAndVanishingClientsAreGivenUp(t *testing.T) {
 	}{
 		"silent":             {nil, false, "sent nothing"},
 		"stops in the hello": {[][]byte{whole[:500]}, false, "did not finish"},
-		"goes away at once":  {nil, true, "went away"},
-		"goes away in it":    {[][]byte{whole[:500]}, true, "went away"},
-		"half a method":      {[][]byte{[]byte("GE")}, true, "went away"},
+		"goes away at once":  {nil, true, gone},
+		"goes away in it":    {[][]byte{whole[:500]}, true, gone},
+		"half a method":      {[][]byte{[]byte("GE")}, true, gone},
 	} {
-		_, err := openingOf(t, 50*time.Millisecond, tc.end, tc.segments...)
+		_, err := openingOf(t, 500*time.Millisecond, tc.end, tc.segments...)
 		var ce *clientError
-		if !errors.As(err, &ce) || !strings.Contains(err.Error(), tc.want) {
+		// A pipe whose other end was closed takes no deadline any more, where a socket says the same when it is read.
+		early := tc.want == gone && errors.Is(err, io.ErrClosedPipe)
+		if !errors.As(err, &ce) || !strings.Contains(err.Error(), tc.want) && !early {
 			t.Errorf("%s: error %v", what, err)
 		}
 	}
