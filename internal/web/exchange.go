@@ -145,10 +145,11 @@ func reset(c net.Conn) {
 	}
 }
 
-// context returns the context of the exchange's work, which ends with the client's request, unless that is a navigation whose
-// work is unbound from it.
+// context returns the context of the exchange's work, which ends with the client's request, unless that is a navigation, or asks
+// for a part, whose work is unbound from it.
 func (x *exchange) context() (context.Context, context.CancelCauseFunc) {
-	if !x.set.Progress.Enabled || !navigates(x.r) {
+	part := len(x.r.Header["Range"]) == 1 && x.s.store.on()
+	if !part && !(x.set.Progress.Enabled && navigates(x.r)) {
 		return context.WithCancelCause(x.r.Context())
 	}
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(x.r.Context()))

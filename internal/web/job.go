@@ -59,7 +59,7 @@ func (c *call) startJob(ctx context.Context, resp *http.Response, in gate.Intake
 	saved := strings.HasPrefix(strings.ToLower(resp.Header.Get("Content-Disposition")), "attachment")
 	main, _, _ := strings.Cut(c.facts.Type, "/")
 	switch {
-	case !c.set.Progress.Enabled || c.unbind == nil || resp.StatusCode != http.StatusOK:
+	case !c.set.Progress.Enabled || c.unbind == nil || !navigates(c.r) || resp.StatusCode != http.StatusOK:
 		return nil
 	case length >= 0 && length <= int64(c.set.HoldSize):
 		return nil
@@ -95,7 +95,7 @@ func (j *job) run(ctx context.Context, c *call, resp *http.Response, in gate.Int
 	}()
 	defer resp.Body.Close() //nolint:errcheck // what was left of it is of no interest
 	in.Growing = func(p gate.Partial) { j.part.Store(&p) }
-	o, n, ok := j.fetch(ctx, c, resp, in, codings, decode)
+	o, n, ok := c.fetch(ctx, countingReader{resp.Body, &j.raw}, resp, in, codings, decode, func() { j.judging.Store(true) })
 	if !ok {
 		j.notice = n
 		if c.s.jobs.forget(j); c.s.jobs.isShown(j) {
@@ -111,15 +111,16 @@ func (j *job) run(ctx context.Context, c *call, resp *http.Response, in gate.Int
 	}
 }
 
-// fetch returns the object, or why it is not to be had.
-func (j *job) fetch(ctx context.Context, c *call, resp *http.Response, in gate.Intake, codings []string, decode bool) (*scan.Object, notice.Notice, bool) {
-	o, more, err := c.take(countingReader{resp.Body, &j.raw}, in)
+// fetch takes the content of an answer, which is body, has it judged and kept, and returns the object, or why it is not to be had.
+// It calls judging when the content has come.
+func (c *call) fetch(ctx context.Context, body io.Reader, resp *http.Response, in gate.Intake, codings []string, decode bool, judging func()) (*scan.Object, notice.Notice, bool) {
+	o, more, err := c.take(body, in)
 	defer more.close()
 	if err != nil {
 		kind, fault := brokenOff(ctx, &err)
 		return nil, c.s.opt.Gate.Refuse(c.facts, kind, fault, err.Error()), false
 	}
-	j.judging.Store(true)
+	judging()
 	if decode {
 		decodedHeaders(resp, codings)
 		codings = nil

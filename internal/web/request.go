@@ -115,7 +115,8 @@ type call struct {
 
 	known     *stored           // what is kept of the object, which the origin is asked about
 	unknow    func()            // gives known's reference back; nil: there is none
-	brought   func(worked bool) // tells those who wait for this request's object; nil: nobody does
+	lead      *flight           // what others wait for; nil: nobody may
+	brought   func(worked bool) // tells those who wait for this request's object; nil as lead
 	originTag string            // the answer's ETag as the origin wrote it
 }
 

@@ -183,6 +183,10 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 		c.await(ctx, j)
 		return
 	}
+	if c.outlasts(resp, in, codings) {
+		c.takeForOthers(ctx, resp, in, decode)
+		return
+	}
 	c.startHold(ctx, resp, &in, codings, decode)
 	o, more, err := c.take(resp.Body, in)
 	defer more.close()

@@ -229,11 +229,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	s.cancel()
 	s.jobs.close()
+	s.store.close()
 	err = errors.Join(err, s.outer.Close(), s.inner.Close(), s.late.Close())
 	s.closeRelays()
 	s.wg.Wait()
 	s.transport.CloseIdleConnections()
-	s.store.close()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -60,6 +60,11 @@ type flight struct {
 	once sync.Once
 	// worked says that waiting was worthwhile; gone that the request's client left: it may be different for another one.
 	worked, gone bool
+
+	// These are under the store's lock: how many wait for it, and, where its own client has gone, what ends it, and when.
+	waiting int
+	giveUp  func()
+	idle    *time.Timer
 }
 
 func newStore() *store {
@@ -85,7 +90,7 @@ func (s *store) on() bool {
 
 // find returns what there is for a request: an object whose Body the caller closes, nil where there is none. Where the
 // origin has not been asked about it lately, or there is none, lead is the flight that the caller then makes and must end;
-// without it, another one's is to be waited for with wait.
+// without it, another one's is to be waited for with await.
 func (s *store) find(keys []storeKey, h http.Header) (e *stored, lead, wait *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,6 +108,9 @@ func (s *store) find(keys []storeKey, h http.Header) (e *stored, lead, wait *fli
 		return s.useLocked(e), nil, nil
 	}
 	if f := s.flights[keys[0]]; f != nil {
+		if f.waiting++; f.idle != nil {
+			f.idle.Stop()
+		}
 		return nil, nil, f
 	}
 	lead = &flight{done: make(chan struct{})}
@@ -142,6 +150,10 @@ func (s *store) end(k storeKey, f *flight, worked, gone bool) {
 	f.once.Do(func() {
 		s.mu.Lock()
 		delete(s.flights, k)
+		if f.idle != nil {
+			f.idle.Stop()
+			f.idle = nil
+		}
 		s.mu.Unlock()
 		f.worked, f.gone = worked, gone
 		close(f.done)
@@ -202,7 +214,16 @@ func (s *store) shrink() bool {
 }
 
 // close gives everything up, for good.
-func (s *store) close() { s.limit(0, 0) }
+func (s *store) close() {
+	s.limit(0, 0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.flights {
+		if f.idle != nil {
+			f.giveUp()
+		}
+	}
+}
 
 // usage returns how many objects are kept, and their bytes.
 func (s *store) usage() (objects int, size int64) {

@@ -28,7 +28,7 @@ func (x *exchange) fromStore(ctx context.Context, c *call) {
 			x.useStored(ctx, c, e, lead)
 			return
 		}
-		if wait.wait(ctx) != nil {
+		if x.s.store.await(ctx, wait) != nil {
 			x.abort() // the client has gone
 		}
 		if !wait.worked && !wait.gone {
@@ -47,8 +47,12 @@ func (x *exchange) useStored(ctx context.Context, c *call, e *stored, lead *flig
 	}
 	if lead != nil {
 		key := c.storeKey(false)
-		c.brought = func(worked bool) { x.s.store.end(key, lead, worked, false) }
-		defer func() { x.s.store.end(key, lead, false, x.r.Context().Err() != nil) }()
+		c.lead, c.brought = lead, func(worked bool) { x.s.store.end(key, lead, worked, false) }
+		defer func() {
+			if !x.detached {
+				x.s.store.end(key, lead, false, x.r.Context().Err() != nil)
+			}
+		}()
 	}
 	x.roundTrip(ctx, c)
 }
@@ -93,21 +97,27 @@ func (c *call) keepForRanges(resp *http.Response, o *scan.Object, in gate.Intake
 	if _, inMemory := o.Body.Bytes(); inMemory {
 		return // small ones come again as fast
 	}
-	if c.r.Method != http.MethodGet || resp.StatusCode != http.StatusOK || len(passTrailers(resp.Trailer)) > 0 || c.upload != nil {
+	e := c.keepable(resp, in, codings)
+	if e == nil {
 		return
+	}
+	e.object = &scan.Object{Body: o.Body, Name: o.Name, Path: o.Path, Type: o.Type, TransferEncoding: o.TransferEncoding, Known: o.Known}
+	worked = c.s.store.put(e)
+}
+
+// keepable returns what the store needs to know of an answer, but for its object; nil where it may not be kept.
+func (c *call) keepable(resp *http.Response, in gate.Intake, codings []string) *stored {
+	if c.r.Method != http.MethodGet || resp.StatusCode != http.StatusOK || len(passTrailers(resp.Trailer)) > 0 || c.upload != nil {
+		return nil
 	}
 	conditions := c.conditions(resp)
 	request, ok := chosenBy(c.r.Header, resp.Header, len(in.Encodings)+len(codings) > 0)
 	if conditions == nil || !ok || hasDirective(c.r.Header, "no-store") || hasDirective(resp.Header, "no-store") {
-		return
+		return nil
 	}
 	h := resp.Header.Clone()
 	delete(h, "Content-Length")
-	e := &stored{
-		key: c.storeKey(public(c.r.Header, resp.Header)), in: in, codings: codings, request: request, header: h, origin: conditions,
-		object: &scan.Object{Body: o.Body, Name: o.Name, Path: o.Path, Type: o.Type, TransferEncoding: o.TransferEncoding, Known: o.Known},
-	}
-	worked = c.s.store.put(e)
+	return &stored{key: c.storeKey(public(c.r.Header, resp.Header)), in: in, codings: codings, request: request, header: h, origin: conditions}
 }
 
 // conditions returns what asks the origin whether an answer is still the same (RFC 9110, 13.1), nil where it has no strong
