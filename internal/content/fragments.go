@@ -12,13 +12,6 @@ const (
 	fragmentMost = 512 << 10 // bytes of readings of one fragment
 )
 
-// Coded says whether text looks like the beginning of something in a content coding that has no magic number: br or deflate. It is
-// for streams, whose end cannot be waited for.
-func Coded(text []byte) bool {
-	text = text[:min(len(text), peek)]
-	return decodes(text, "br") || decodes(text, "deflate")
-}
-
 // Fragments returns the other readings of a piece out of the middle of something longer, which may begin and end anywhere: base64
 // (also in the lines of an event stream), wide characters, percent-encoding and quoted-printable, and one of them below another.
 // It returns them one after the other, nil where there are none. The cost is linear, and there are at most 512 KiB.

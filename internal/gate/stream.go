@@ -10,6 +10,7 @@ import (
 
 	"lazaret/internal/audit"
 	"lazaret/internal/content"
+	"lazaret/internal/media"
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
@@ -24,6 +25,8 @@ const (
 	streamOverlap = 8 << 10
 	// eventStream is the kind of streams that are text: UTF-8, by the HTML standard (section 9.2.5).
 	eventStream = "event-stream"
+	// mixedReplace is the kind of streams that are pictures, most of the time.
+	mixedReplace = "mixed-replace"
 )
 
 // Stopped is the error of a stream that was found not clean. What had been read before was judged by itself.
@@ -38,10 +41,16 @@ func (s *Stopped) Error() string {
 
 // Stream records that a body passes which cannot be held to its end (an event stream, gRPC), and returns a reader that gives
 // each piece of r as soon as it comes and is judged, together with what went just before it. A piece that is not to pass is
-// not given: the error is then a *Stopped. It is used by one goroutine.
+// not given: the error is then a *Stopped. It is used by one goroutine; what it needs ends with ctx.
 func (g *Gate) Stream(ctx context.Context, f policy.Facts, kind, why string, r io.Reader) io.Reader {
 	g.Exempt(f, kind, why+", scanned by window")
-	return &stream{g: g, ctx: ctx, f: f, kind: kind, r: r, text: kind == eventStream}
+	return &stream{g: g, ctx: ctx, f: f, kind: kind, r: r, text: kind == eventStream, coded: kind == eventStream || kind == mixedReplace}
+}
+
+// Play is Stream for audio and video, which must be what they are said to be, from r's beginning to its end.
+func (g *Gate) Play(ctx context.Context, f policy.Facts, kind, why string, m *media.Stream, r io.Reader) io.Reader {
+	g.Exempt(f, kind, why+", scanned by window")
+	return &stream{g: g, ctx: ctx, f: f, kind: kind, r: r, media: m}
 }
 
 // Beginning is Stream for the beginning of an object that is being taken in, of which a little goes to a client that waits
@@ -64,6 +73,12 @@ type stream struct {
 
 	text bool   // what is not text is no such stream, but a file that wants to pass as one
 	cut  []byte // the bytes of a character whose end is still to come
+
+	media *media.Stream // nil: it is neither audio nor video
+
+	coded       bool // it is looked into as if it were compressed
+	folded      []*unfolding
+	unfoldingBy *state // what judges what comes out, while a piece is being judged
 }
 
 // Read implements io.Reader.
@@ -117,6 +132,14 @@ func (s *stream) judge(piece []byte) error {
 	if s.text && !s.isText(piece) {
 		v = v.Merge(scan.IncompleteVerdict(scan.Undecodable, "it is said to be an event stream, and is not text"))
 	}
+	if s.media != nil {
+		if err := s.media.Next(piece); err != nil {
+			v = v.Merge(scan.IncompleteVerdict(scan.Undecodable, "%v", err))
+		}
+	}
+	if s.coded {
+		v = v.Merge(s.unfold(st, piece))
+	}
 	if s.beginning {
 		if v.Outcome == scan.Clean {
 			return nil
@@ -166,7 +189,7 @@ func (s *stream) verdict(ctx context.Context, st *state) (v scan.Verdict) {
 			return v.Merge(inside)
 		}
 	}
-	if !s.on && !s.beginning && (s.kind == "event-stream" || s.kind == "mixed-replace") && (unpack.Opens(b) || content.Coded(s.past)) {
+	if !s.on && s.coded && unpack.Opens(b) {
 		// A client that undoes what nobody has declared would read what no window shows.
 		return v.Merge(scan.IncompleteVerdict(scan.Undecodable, "a stream that is compressed without saying so"))
 	}

@@ -149,7 +149,7 @@ func reset(c net.Conn) {
 // for a part, whose work is unbound from it.
 func (x *exchange) context() (context.Context, context.CancelCauseFunc) {
 	part := len(x.r.Header["Range"]) == 1 && x.s.store.on()
-	if !part && !(x.set.Progress.Enabled && navigates(x.r)) {
+	if !part && (!x.set.Progress.Enabled || !navigates(x.r)) {
 		return context.WithCancelCause(x.r.Context())
 	}
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(x.r.Context()))

@@ -58,6 +58,9 @@ func (c *call) answer(ctx context.Context, resp *http.Response) {
 		c.streamed(ctx, resp, codings, why)
 		return
 	}
+	if m := playable(c.r, resp, codings); m != nil && c.played(ctx, resp, m) {
+		return
+	}
 	c.held(ctx, resp, codings)
 }
 

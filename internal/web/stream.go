@@ -1,12 +1,15 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 
+	"lazaret/internal/media"
 	"lazaret/internal/notice"
 	"lazaret/internal/unpack"
 )
@@ -37,6 +40,60 @@ func endless(r *http.Request, resp *http.Response) string {
 // streamKinds are the words that metrics count streams by.
 var streamKinds = map[string]string{"event stream": "event-stream", "multipart/x-mixed-replace": "mixed-replace", "gRPC": "grpc"}
 
+const (
+	// listening is why audio and video pass without being held, and playing the word that metrics count them by.
+	listening = "audio or video without an end"
+	playing   = "media"
+	// mediaHead is how much may come before it is known whether audio is audio: what is not by then is held.
+	mediaHead = 64 << 10
+)
+
+// playable returns what follows an answer that may be audio or video without an end (radio), nil where it is a file: those have
+// a length, or something to ask for them again by.
+func playable(r *http.Request, resp *http.Response, codings []string) *media.Stream {
+	h := resp.Header
+	if r.Method != http.MethodGet || resp.StatusCode != http.StatusOK || resp.ContentLength >= 0 || len(codings) > 0 ||
+		len(h["Etag"])+len(h["Last-Modified"])+len(h["Content-Disposition"]) > 0 || strings.EqualFold(h.Get("Accept-Ranges"), "bytes") {
+		return nil
+	}
+	metaint, err := strconv.Atoi(h.Get("Icy-Metaint"))
+	if err != nil || metaint < 0 {
+		metaint = 0
+	}
+	return media.New(mediaType(h), metaint)
+}
+
+// played passes audio and video on as it comes, where m finds that it is, and says whether it was. Otherwise the answer is as it
+// was.
+func (c *call) played(ctx context.Context, resp *http.Response, m *media.Stream) bool {
+	dog := newWatchdog(c.set.pacing, func(err error) { c.cancel(err) })
+	r := &watchedReader{resp.Body, dog}
+	var head []byte
+	var err error
+	buf := make([]byte, 4<<10)
+	for err == nil && !m.Sure() && len(head) < mediaHead {
+		var n int
+		n, err = r.Read(buf)
+		head = append(head, buf[:n]...)
+		if m.Next(buf[:n]) != nil {
+			break
+		}
+	}
+	if slow := dog.stop(); slow != nil {
+		err = slow
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.brokeOff(ctx, err)
+		return true
+	}
+	resp.Body = readCloser{io.MultiReader(bytes.NewReader(head), resp.Body), resp.Body}
+	if !m.Sure() || err != nil {
+		return false // when all of it is here already, it is no stream either
+	}
+	c.relayed(ctx, resp, c.s.opt.Gate.Play(ctx, c.facts, playing, listening, playable(c.r, resp, nil), resp.Body))
+	return true
+}
+
 // readCloser reads by one and closes by the other.
 type readCloser struct {
 	io.Reader
@@ -58,8 +115,13 @@ func (c *call) streamed(ctx context.Context, resp *http.Response, codings []stri
 		src = d
 		decodedHeader(h)
 	}
+	c.relayed(ctx, resp, c.s.opt.Gate.Stream(ctx, c.facts, streamKinds[why], why, src))
+}
+
+// relayed sends what is judged as it comes.
+func (c *call) relayed(ctx context.Context, resp *http.Response, judged io.Reader) {
 	c.leaveTurn() // it may last for hours, and holds nothing
-	judged := c.s.opt.Gate.Stream(ctx, c.facts, streamKinds[why], why, src)
+	h := resp.Header
 	delete(h, "Content-Encoding")
 	delete(h, "Content-Length")
 	h.Set("X-Content-Type-Options", "nosniff") // it is what it says, or nothing
