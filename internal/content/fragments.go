@@ -69,12 +69,17 @@ func eventData(text []byte) []byte {
 }
 
 // base64Runs decodes what looks like base64. A run at the beginning of text may have begun before it, and is decoded from each of
-// its first four characters.
+// its first four characters. Words may stand in the lines before base64: it may begin with any line, of which one for each place
+// in a group of four is enough.
 func base64Runs(text []byte) (all [][]byte) {
 	for at := 0; at < len(text); {
 		end, n := at, 0
+		var starts [4]int // where lines begin, by their place in a group; 0: none does
 		for ; end < len(text); end++ {
 			if _, ok := sextet(text[end]); ok {
+				if n > 0 && text[end-1] == '\n' && starts[n%4] == 0 {
+					starts[n%4] = n
+				}
 				n++
 			} else if c := text[end]; c != '\r' && c != '\n' || n == 0 {
 				break
@@ -82,12 +87,14 @@ func base64Runs(text []byte) (all [][]byte) {
 		}
 		if n >= fragmentRun {
 			run := slices.DeleteFunc(slices.Clone(text[at:end]), func(c byte) bool { return c == '\r' || c == '\n' })
-			skips := 1
-			if at == 0 {
-				skips = 4
-			}
-			for skip := range skips {
-				all = append(all, unbase64(run[skip:]))
+			all = append(all, unbase64(run))
+			for place := 1; place < 4; place++ {
+				switch {
+				case at == 0:
+					all = append(all, unbase64(run[place:]))
+				case starts[place] > 0:
+					all = append(all, unbase64(run[starts[place]:]))
+				}
 			}
 		}
 		at = end + 1

@@ -95,6 +95,8 @@ func TestFragmentsOfStreams(t *testing.T) {
 		"base64": "data: " + b64 + "\n\n", "base64 cut at its beginning": b64[7:], "base64 cut, other": b64[2:], "UTF-16": "data: " + wide,
 		"UTF-16, the other half": wide[1:] + "\x00", "base64 over the lines of an event": "data: " + b64[:50] + "\ndata: " + b64[50:120] + "\ndata: " + b64[120:] + "\n\n",
 		"base64 in UTF-16": strings.Join(strings.Split(b64, ""), "\x00"), "percent": "data: " + percent.String(), "quoted-printable": escaped(secret),
+		"base64 behind a line that ends in words": "a: base64\r\n\r\n" + b64, "behind several": "a: b\nword\nwo\nx\n" + b64 + "\n",
+		"behind one, in lines":              "--b\nhe\n" + b64[:76] + "\r\n" + b64[76:] + "\r\n--",
 		"plain, over two lines of an event": "data: " + secret[:20] + "\ndata: " + secret[20:],
 	} {
 		if out := string(Fragments([]byte(text))); !strings.Contains(out, secret[8:40]) {
