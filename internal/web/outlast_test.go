@@ -3,6 +3,7 @@ package web
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -138,4 +139,38 @@ func TestShutdownEndsDownloadsWithoutTheirClients(t *testing.T) {
 	eventually(t, "it goes on", func() bool { return r.outlasting() == 1 })
 	r.server.store.close()
 	eventually(t, "it has ended", func() bool { return h.ended.Load() == 1 })
+}
+
+// TestOriginThatSendsEverythingAgain does not know conditions. That it begins to send the same is enough to know.
+func TestOriginThatSendsEverythingAgain(t *testing.T) {
+	r := newRig(t)
+	content, asked := seq(3<<20), atomic.Int32{}
+	tag := atomic.Value{}
+	tag.Store(`"v1"`)
+	u := r.origin(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Etag", tag.Load().(string))
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		if asked.Add(1); tag.Load() != `"v1"` {
+			_, _ = w.Write(content[1:])
+			_, _ = w.Write(content[:1])
+			return
+		}
+		for part := range slices.Chunk(content, 64<<10) {
+			if _, err := w.Write(part); err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush()
+		}
+	}).URL
+	for i := range 4 {
+		resp, body := get(t, r.client(), u, "Range", "bytes=5-1000")
+		wantPart(t, resp, body, content, 5, 1000)
+		eventually(t, "the origin's exchange has ended, or was ended", func() bool { return int(asked.Load()) == i+1 })
+	}
+	if n, size := r.server.store.usage(); n != 1 || size != int64(len(content)) {
+		t.Errorf("%d objects of %d bytes are kept", n, size)
+	}
+	tag.Store(`"v2"`)
+	resp, body := get(t, r.client(), u, "Range", "bytes=5-1000")
+	wantPart(t, resp, body, append(content[1:], content[0]), 5, 1000)
 }

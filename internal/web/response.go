@@ -44,7 +44,7 @@ func (c *call) answer(ctx context.Context, resp *http.Response) {
 	if c.mirrorClose(resp) {
 		c.w.Header().Set("Connection", "close")
 	}
-	if c.known != nil && resp.StatusCode == http.StatusNotModified {
+	if c.known != nil && (resp.StatusCode == http.StatusNotModified || c.known.sentAgain(resp, codings)) {
 		c.unchanged(ctx, resp)
 		return
 	}

@@ -187,7 +187,16 @@ func hasDirective(h http.Header, name string) bool {
 	return false
 }
 
-// unchanged serves the part that the client asked for from what is kept, because the origin has answered 304.
+// sentAgain says whether an answer is the object once more, by its strong validator (RFC 9110, 8.8.1), of an origin that answers
+// conditions by sending everything: nothing of that needs to be read.
+func (e *stored) sentAgain(resp *http.Response, codings []string) bool {
+	tag := e.origin.Get("If-None-Match")
+	return resp.StatusCode == http.StatusOK && tag != "" && resp.Header.Get("Etag") == tag && len(codings)+len(e.codings)+len(e.in.Encodings) == 0 &&
+		resp.ContentLength == e.object.Body.Size()
+}
+
+// unchanged serves the part that the client asked for from what is kept, because the origin has said that it is the same: by 304,
+// or by beginning to send it again.
 func (c *call) unchanged(ctx context.Context, resp *http.Response) {
 	e := c.known
 	if !e.confirmedBy(resp.Header) {
