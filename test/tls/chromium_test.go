@@ -77,9 +77,19 @@ func TestChromiumWithTheCA(t *testing.T) {
 		t.Error("the page about the virus has not come")
 	}
 	bad.Store(true)
-	if protocol, _, text := visit("https://hsts.example/again"); protocol != "https:" || !strings.Contains(text, "Lazaret") || strings.Contains(text, "ERR_") {
-		t.Error("the page about the certificate has not come")
+	// Chromium opens connections ahead of their use, and theirs to the origin were verified when its certificate was good: a visit
+	// uses each of them up.
+	for range 10 {
+		protocol, title, text := visit("https://hsts.example/again")
+		if protocol == "https:" && title == "Welcome" {
+			continue
+		}
+		if protocol != "https:" || !strings.Contains(text, "Lazaret") || strings.Contains(text, "ERR_") {
+			t.Error("what has come is not the page about the certificate")
+		}
+		return
 	}
+	t.Error("the page about the certificate has not come")
 }
 
 // leadTo runs a proxy whose CONNECT leads to one address, whatever was asked for, and returns where it listens.
