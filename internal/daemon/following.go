@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"syscall"
 
 	"lazaret/internal/config"
 
@@ -24,19 +23,6 @@ func (f following) ParentURL() *url.URL { return f.d.dialer.Load().ParentURL() }
 
 func (f following) DialParent(ctx context.Context, origin string) (net.Conn, error) {
 	return f.d.dialer.Load().DialParent(ctx, origin)
-}
-
-// explainListen adds what to do to the errors that people meet.
-func explainListen(err error) error {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%w: another program, or another gateway, listens there already; end it, or choose another address", err)
-	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%w: ports below 1024 need root or the capability CAP_NET_BIND_SERVICE", err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%w: this machine has no such address", err)
-	}
-	return err
 }
 
 func makeStateDir(dir string) error {

@@ -38,7 +38,7 @@ func (d *Daemon) open(ctx context.Context, cfg *config.Config) error {
 			ls, err := listen.Listen(ctx, a, cfg.Listen, listen.Options{Logger: d.log, Limits: limits, Transparent: transparent})
 			*to = append(*to, ls...)
 			if err != nil {
-				return fmt.Errorf("%s: %w", key, explainListen(err))
+				return fmt.Errorf("%s: %w", key, err)
 			}
 		}
 		return nil
@@ -66,7 +66,7 @@ func (d *Daemon) open(ctx context.Context, cfg *config.Config) error {
 	console.MaxConnections, console.MaxPerClient = consoleConnections, consolePerClient
 	ls, err := listen.Listen(ctx, cfg.Admin.Listen, console, listen.Options{Logger: d.log})
 	if err != nil {
-		return fmt.Errorf("[admin] listen: %w", explainListen(err))
+		return fmt.Errorf("[admin] listen: %w", err)
 	}
 	d.at.admin = ls[0]
 	for _, l := range ls[1:] {

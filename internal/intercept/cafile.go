@@ -10,7 +10,7 @@ import (
 )
 
 // readKeyFile returns the contents of a private key's file, and refuses one that anybody but its owner can read or that
-// belongs to another user.
+// belongs to another user; root may read what belongs to the gateway's.
 func readKeyFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -27,7 +27,7 @@ func readKeyFile(path string) ([]byte, error) {
 	if perm := st.Mode().Perm(); perm&0o077 != 0 {
 		return nil, fmt.Errorf("%s can be read by others (mode %04o): `chmod 600 %s`", path, perm, path)
 	}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() && sys.Uid != 0 {
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() && sys.Uid != 0 && !rootForOwner(path, sys.Uid) {
 		return nil, fmt.Errorf("%s belongs to user %d, not to the one that runs the gateway (%d): `chown` it", path, sys.Uid, os.Geteuid())
 	}
 	if st.Size() > 1<<20 {
@@ -45,6 +45,20 @@ func readKeyFile(path string) ([]byte, error) {
 // fs.ErrExist then.
 func writeNew(path string, b []byte, mode fs.FileMode) error {
 	return viaTemp(path, b, mode, os.Link)
+}
+
+// rootForOwner tells whether this is root at work on what belongs to the gateway's own user, as the commands of an administrator
+// are (lazaret doctor, lazaret ca): the file's owner has the directory that holds it as well.
+func rootForOwner(path string, owner uint32) bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	st, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return false
+	}
+	dir, ok := st.Sys().(*syscall.Stat_t)
+	return ok && dir.Uid == owner
 }
 
 // replace writes a file in one step over the one that is there. It stays its owner's: root must not take the gateway's files

@@ -148,6 +148,36 @@ func TestRootDoesNotTakeTheKeyAway(t *testing.T) {
 	}
 }
 
+// TestRootReadsTheKeyOfTheGatewaysUser: root's commands (lazaret doctor, lazaret ca) work on a CA that belongs, folder and all, to
+// the gateway's own user; a key that yet another user put there is none of theirs.
+func TestRootReadsTheKeyOfTheGatewaysUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: giving files away needs root")
+	}
+	store := CAStore{Dir: filepath.Join(t.TempDir(), "ca")}
+	if _, err := store.Init(); err != nil {
+		t.Fatal(err)
+	}
+	give := func(path string, user int) {
+		t.Helper()
+		if err := os.Chown(path, user, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	give(store.keyPath(), 12345)
+	if _, err := store.Load(); err == nil || !strings.Contains(err.Error(), "belongs to user 12345") {
+		t.Errorf("a key of a stranger: %v", err)
+	}
+	give(store.Dir, 12345)
+	if _, err := store.Load(); err != nil {
+		t.Errorf("the gateway's key, as root: %v", err)
+	}
+	give(store.Dir, 12346)
+	if _, err := store.Load(); err == nil {
+		t.Error("a key of a stranger in the gateway's folder is taken")
+	}
+}
+
 // FuzzEncryptedKey: a file with any content is an error, and nothing worse.
 func FuzzEncryptedKey(f *testing.F) {
 	store := CAStore{Dir: filepath.Join(f.TempDir(), "ca"), Passphrase: []byte("correct horse")}

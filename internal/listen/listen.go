@@ -157,7 +157,7 @@ func open(ctx context.Context, address string, cfg Config, opt Options) (net.Lis
 func explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%w: another program listens there, or another lazaret", err)
+		return fmt.Errorf("%w: another program listens there, or another lazaret: end it, or choose another address", err)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("%w: ports below 1024 need the right to bind them (CAP_NET_BIND_SERVICE, or a systemd socket)", err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
