@@ -41,7 +41,7 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 	case Tunnel:
 		return s, i.tunnel(ctx, s)
 	}
-	first, err := readOpening(ctx, client, i.cfg.HelloTimeout.Std())
+	first, err := i.begin(ctx, s)
 	if errors.Is(err, errNotHello) {
 		s.Decision = Decision{Refuse, err.Error(), RuleProtocol}
 		return s, nil
@@ -49,16 +49,18 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 	if err != nil {
 		return nil, err
 	}
+	if first == nil {
+		return s, nil // the origin has spoken first
+	}
 	s.Raw = first.conn
-	if first.hello == nil {
-		if first.http {
-			s.Decision = Decision{Plain, "HTTP without TLS", RuleProtocol}
-		} else {
-			s.Decision = Decision{Refuse, "neither TLS nor HTTP: " + describe(first.head), RuleProtocol}
-		}
+	switch {
+	case first.hello != nil:
+		return s, i.acceptTLS(ctx, s, first.hello)
+	case first.http:
+		s.Decision = Decision{Plain, "HTTP without TLS", RuleProtocol}
 		return s, nil
 	}
-	return s, i.acceptTLS(ctx, s, first.hello)
+	return s, i.other(ctx, s, first)
 }
 
 // errNoOrigin is the answer of Redial for sessions that have no origin to dial.
@@ -294,7 +296,7 @@ func (i *Interceptor) answer(ctx context.Context, s *Session, h *clientHello, na
 	c := tls.Server(s.Raw, conf)
 	if err := c.HandshakeContext(ctx); err != nil {
 		_ = s.Raw.Close()
-		return &clientError{"the TLS handshake with the client failed", err}
+		return &clientError{what: "the TLS handshake with the client failed", err: err}
 	}
 	_ = s.Raw.SetDeadline(time.Time{})
 	s.Client, s.Raw, s.Proto = c, nil, protoOf(c)

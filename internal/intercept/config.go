@@ -36,6 +36,7 @@ type Config struct {
 	PermitDomains      []string       `toml:"permit_domains" doc:"domains, each with all below it, that a CA which is made at the first start is kept to by name constraints: clients take no certificate of it for other names, whoever has its key; empty: it is good for all names"`
 	PermitNetworks     []netip.Prefix `toml:"permit_networks" doc:"networks of addresses that such a CA is good for, too; empty: where permit_domains has some, for no address"`
 	NotPermitted       string         `toml:"not_permitted" doc:"what happens to hosts that the CA is not good for, as clients would not take their certificates: \"refuse\", or \"tunnel\" passes their connections through unopened and unscanned"`
+	OtherProtocols     string         `toml:"other_protocols" doc:"what happens to connections to web ports that turn out to be neither TLS nor HTTP, such as SSH on port 443: \"refuse\", or \"tunnel\" passes them through unscanned, also where the server speaks first"`
 	MirrorVersion      bool           `toml:"mirror_version" doc:"give the browser no higher version of TLS than the origin speaks"`
 	Exceptions         []Exception    `toml:"exception" doc:"origins that are talked to in spite of a fault; each use is logged"`
 }
@@ -74,6 +75,7 @@ func Default() Config {
 		Revocation:         revocationPass,
 		ClientCertificates: certsTunnel,
 		NotPermitted:       notPermittedRefuse,
+		OtherProtocols:     otherRefuse,
 		Learned:            units.Duration(30 * 24 * time.Hour),
 		TunnelZoneTimeout:  units.Duration(time.Second),
 		PinnedAlerts:       3,
@@ -130,6 +132,9 @@ func (c Config) Validate() error {
 	}
 	if c.NotPermitted != notPermittedRefuse && c.NotPermitted != notPermittedTunnel {
 		bad("not_permitted", "%q is neither \"refuse\" nor \"tunnel\"", c.NotPermitted)
+	}
+	if c.OtherProtocols != otherRefuse && c.OtherProtocols != otherTunnel {
+		bad("other_protocols", "%q is neither \"refuse\" nor \"tunnel\"", c.OtherProtocols)
 	}
 	if c.Learned <= 0 {
 		bad("learned", "must be greater than zero")

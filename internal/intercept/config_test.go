@@ -23,6 +23,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"tunnel_clients: ":             func(c *Config) { c.TunnelClients = []string{"host.example"} },
 		"min_version: \"1.1\"":         func(c *Config) { c.MinVersion = "1.1" },
 		"client_certificates: \"ask\"": func(c *Config) { c.ClientCertificates = "ask" },
+		"other_protocols: \"pass\"":    func(c *Config) { c.OtherProtocols = "pass" },
 		"learned: ":                    func(c *Config) { c.Learned = 0 },
 		"hello_timeout: ":              func(c *Config) { c.HelloTimeout = 0 },
 		"handshake_timeout: ":          func(c *Config) { c.HandshakeTimeout = units.Duration(-1) },

@@ -51,13 +51,15 @@ type opening struct {
 	hello *clientHello // nil: not TLS
 	http  bool         // a request of HTTP/1 or the preface of HTTP/2, without TLS
 	conn  net.Conn     // the client's connection with everything put back
+	near  bool         // neither, but a lenient server might take it for one of them; known where others are tunnelled
 	head  []byte       // the first bytes, for the log
 }
 
 // clientError is an end of the client's making, or of its connection: there is nobody to show a page to.
 type clientError struct {
-	what string
-	err  error
+	what   string
+	err    error
+	silent bool // nothing came in time
 }
 
 func (e *clientError) Error() string {
@@ -72,32 +74,33 @@ func (e *clientError) Unwrap() error { return e.err }
 var errNotHello = errors.New("not a valid TLS ClientHello")
 
 // readOpening reads what a client sends first, at most until timeout, and puts it back. Only the bytes that are needed are
-// read: the ClientHello, over however many records and segments it is spread, or as much as tells HTTP from other things.
-func readOpening(ctx context.Context, client net.Conn, timeout time.Duration) (*opening, error) {
+// read: the ClientHello, over however many records and segments it is spread, or as much as tells HTTP from other things,
+// and with others what is like it from what is not.
+func readOpening(ctx context.Context, client net.Conn, timeout time.Duration, others bool) (*opening, error) {
 	stop := context.AfterFunc(ctx, func() { _ = client.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := client.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return nil, &clientError{"the connection is gone", err}
+		return nil, &clientError{what: "the connection is gone", err: err}
 	}
-	r := &recorder{c: client}
+	r := &recorder{c: client, others: others}
 	o, err := r.opening()
 	if err != nil {
 		var ne net.Error
 		switch {
 		case errors.As(err, &ne) && ne.Timeout() && len(r.read) == 0:
-			err = &clientError{fmt.Sprintf("the client sent nothing for %v", timeout), err}
+			err = &clientError{fmt.Sprintf("the client sent nothing for %v", timeout), err, true}
 		case errors.As(err, &ne) && ne.Timeout():
-			err = &clientError{fmt.Sprintf("the client did not finish its first message within %v (%d bytes came)", timeout, len(r.read)), err}
+			err = &clientError{what: fmt.Sprintf("the client did not finish its first message within %v (%d bytes came)", timeout, len(r.read)), err: err}
 		case errors.Is(err, io.EOF):
-			err = &clientError{fmt.Sprintf("the client went away during its first message (%d bytes came)", len(r.read)), err}
+			err = &clientError{what: fmt.Sprintf("the client went away during its first message (%d bytes came)", len(r.read)), err: err}
 		}
 		return nil, err
 	}
 	if !stop() && ctx.Err() != nil {
-		return nil, &clientError{"given up", context.Cause(ctx)}
+		return nil, &clientError{what: "given up", err: context.Cause(ctx)}
 	}
 	if err := client.SetReadDeadline(time.Time{}); err != nil {
-		return nil, &clientError{"the connection is gone", err}
+		return nil, &clientError{what: "the connection is gone", err: err}
 	}
 	o.head = r.read[:min(len(r.read), 16)]
 	o.conn = relay.NewPrefixed(client, r.read)
@@ -106,8 +109,9 @@ func readOpening(ctx context.Context, client net.Conn, timeout time.Duration) (*
 
 // recorder reads a connection and keeps what it read.
 type recorder struct {
-	c    net.Conn
-	read []byte
+	c      net.Conn
+	read   []byte
+	others bool // what is neither TLS nor HTTP is told from what is like them
 }
 
 // want reads until n bytes are there.
@@ -146,8 +150,13 @@ func (r *recorder) opening() (*opening, error) {
 		if err := r.want(n); err != nil {
 			return nil, err
 		}
-		if isHTTP, more := looksHTTP(r.read); !more {
-			return &opening{http: isHTTP}, nil
+		isHTTP, more := looksHTTP(r.read)
+		near := false
+		if !isHTTP && !more && r.others {
+			near, more = nearHTTP(r.read)
+		}
+		if !more {
+			return &opening{http: isHTTP, near: near}, nil
 		}
 		n = max(n, len(r.read))
 	}

@@ -59,7 +59,7 @@ func openingOf(t testing.TB, timeout time.Duration, end bool, segments ...[]byte
 			_ = client.Close()
 		}
 	}()
-	o, err := readOpening(t.Context(), server, timeout)
+	o, err := readOpening(t.Context(), server, timeout, false)
 	if err == nil {
 		// What was read is read again.
 		want := bytes.Join(segments, nil)

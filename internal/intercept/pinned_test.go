@@ -103,7 +103,7 @@ func TestPinnedClientsAreForgotten(t *testing.T) {
 	now := time.Now()
 	i := gatewayWith(t, newRoot(t), Options{Now: func() time.Time { return now }}, func(c *Config) { c.PinnedAlerts = 2 })
 	target := Target{Host: "app.example", Port: 443, Client: netip.MustParseAddrPort("[::ffff:192.0.2.1]:7")}
-	alert := &clientError{"the TLS handshake failed", &net.OpError{Op: "remote error", Err: tls.AlertError(46)}}
+	alert := &clientError{what: "the TLS handshake failed", err: &net.OpError{Op: "remote error", Err: tls.AlertError(46)}}
 	mode := func() Mode { return i.Decide(t.Context(), target).Mode }
 
 	i.pinned(target, "app.example", nil)
@@ -113,8 +113,8 @@ func TestPinnedClientsAreForgotten(t *testing.T) {
 	if mode() != Inspect {
 		t.Fatal("alerts of different hours were added up")
 	}
-	i.pinned(target, "app.example", &clientError{"gone", io.EOF})
-	i.pinned(target, "app.example", &clientError{"gone", &net.OpError{Op: "remote error", Err: tls.AlertError(40)}})
+	i.pinned(target, "app.example", &clientError{what: "gone", err: io.EOF})
+	i.pinned(target, "app.example", &clientError{what: "gone", err: &net.OpError{Op: "remote error", Err: tls.AlertError(40)}})
 	if mode() != Inspect {
 		t.Fatal("what is no certificate alert counts")
 	}

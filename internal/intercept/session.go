@@ -69,7 +69,7 @@ var (
 		RuleClientCertificate, RuleUnproven, RuleNotPermitted,
 	}
 	ruleModes = map[Rule][]Mode{
-		RuleNone: {Inspect}, RuleTarget: {Refuse, Inspect}, RuleProtocol: {Refuse, Plain}, RuleClients: {Tunnel},
+		RuleNone: {Inspect}, RuleTarget: {Refuse, Inspect}, RuleProtocol: {Refuse, Plain, Tunnel}, RuleClients: {Tunnel},
 		RuleList: {Tunnel}, RuleFile: {Tunnel}, RuleZone: {Tunnel}, RuleLearned: {Tunnel}, RulePinned: {Tunnel},
 		RuleClientCertificate: {Tunnel}, RuleUnproven: {Inspect}, RuleNotPermitted: {Refuse, Tunnel},
 	}
