@@ -37,7 +37,7 @@ func within(e *finder, p content.Part, message bool) error {
 	files.decoded = true
 	defer files.discard()
 	mime := false
-	lines := newLines(p.Blob.NewReader())
+	lines := newLines(p.Blob)
 	for {
 		l, err := lines.next()
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -56,7 +56,7 @@ func within(e *finder, p content.Part, message bool) error {
 	if err := files.end(p.Path); err != nil || !mime {
 		return err
 	}
-	return read(e, p.Path+"/", p.Blob.NewReader())
+	return read(e, p.Path+"/", p.Blob)
 }
 
 // What is read of TNEF ([MS-OXTNEF], 2.1.3): a signature and a key, then attributes, each a level, an identifier, a length, the

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+
+	"lazaret/internal/spool"
 )
 
 // maxLine bounds what is looked at as one line; a longer one comes in pieces.
@@ -21,21 +23,46 @@ func (l line) trimmed() []byte { return bytes.TrimRight(l.text, " \t\r\n") }
 
 // lines cuts a stream at LF and at lone CR, because there are clients that do either.
 type lines struct {
-	r     *bufio.Reader
+	r     *bufio.Reader // nil: what is left is in memory
+	mem   []byte
 	start bool
 	rest  []byte
 }
 
-func newLines(r io.Reader) *lines { return &lines{r: bufio.NewReaderSize(r, maxLine), start: true} }
+func newLines(b *spool.Blob) *lines {
+	if mem, ok := b.Bytes(); ok {
+		return &lines{mem: mem, start: true}
+	}
+	return &lines{r: bufio.NewReaderSize(b.NewReader(), maxLine), start: true}
+}
+
+// slice returns what comes up to the next LF, or as much as is looked at as one line.
+func (l *lines) slice() ([]byte, error) {
+	if l.r != nil {
+		piece, err := l.r.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			err = nil
+		}
+		return piece, err
+	}
+	n := min(len(l.mem), maxLine)
+	if i := bytes.IndexByte(l.mem[:n], '\n'); i >= 0 {
+		n = i + 1
+	} else if n < maxLine {
+		piece := l.mem[:n:n]
+		l.mem = nil
+		return piece, io.EOF
+	}
+	piece := l.mem[:n:n]
+	l.mem = l.mem[n:]
+	return piece, nil
+}
 
 // next returns the next piece, valid until the call after. With io.EOF may come a last one.
 func (l *lines) next() (line, error) {
 	var err error
 	if len(l.rest) == 0 {
-		l.rest, err = l.r.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) {
-			err = nil
-		}
+		l.rest, err = l.slice()
 	}
 	cut := len(l.rest)
 	if i := bytes.IndexByte(l.rest, '\r'); i >= 0 && i+1 < len(l.rest) && l.rest[i+1] != '\n' {

@@ -65,7 +65,7 @@ func Find(ctx context.Context, pool *spool.Pool, b *spool.Blob, lim content.Limi
 		}
 		return nil
 	})
-	f.Run("message", func() error { return read(f, "", b.NewReader()) })
+	f.Run("message", func() error { return read(f, "", b) })
 	return f.Problems()
 }
 
@@ -80,10 +80,10 @@ type finder struct {
 var errPartial = errors.New("message/partial: a fragment of a message cannot be scanned by itself")
 
 // read reads a message. under is put before the names of its parts.
-func read(e *finder, under string, r io.Reader) error {
+func read(e *finder, under string, b *spool.Blob) error {
 	s := &splitter{e: e, under: under, boundaries: make(map[string]struct{}), lengths: make(map[int]struct{})}
 	defer s.discard()
-	lines := newLines(r)
+	lines := newLines(b)
 	for {
 		l, err := lines.next()
 		if err != nil && !errors.Is(err, io.EOF) {

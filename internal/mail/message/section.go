@@ -12,14 +12,14 @@ type section struct {
 	header header
 	nested bool // it has what looks like the header of a part
 	looks  looks
-	out    []decoder
+	raw    *raw
+	base64 *base64Ways
+	quoted *quotedPrintable
 	files  *embedded
 }
 
-// decoder is one way of reading a section.
+// decoder is one way of reading a section, of which there are no more lines.
 type decoder interface {
-	// line takes the next line; text is it without its end.
-	line(l line, text []byte)
 	// end returns the reading.
 	end() *spool.Writer
 	// name is what the reading is called in a path.
@@ -29,35 +29,37 @@ type decoder interface {
 }
 
 func newSection(e *finder, h header) *section {
-	s := &section{e: e, header: h, files: newEmbedded(e)}
+	s := &section{
+		e: e, header: h, files: newEmbedded(e),
+		raw: &raw{w: newSink(e)}, base64: newBase64Ways(e), quoted: &quotedPrintable{w: newSink(e)},
+	}
 	if h.uu {
 		s.files.open("uuencode", decodeUU) // there are clients that need no "begin" then, PHP's convert_uudecode in webmail
-	}
-	s.out = []decoder{
-		&raw{w: newSink(e)},
-		newBase64(e, joined),
-		newBase64(e, ignorePadding),
-		newBase64(e, pureLines),
-		newBase64(e, pureRuns),
-		newBase64(e, untilPadding),
-		newBase64(e, eachLine),
-		&quotedPrintable{w: newSink(e)},
 	}
 	return s
 }
 
 func (s *section) line(l line, text []byte) {
 	s.looks.line(text)
-	for _, d := range s.out {
-		d.line(l, text)
-	}
+	s.raw.line(l)
+	s.base64.line(l, text)
+	s.quoted.line(l, text)
 	s.files.line(l, bytes.TrimRight(l.text, "\r\n")) // spaces at the end count in uuencode and yEnc
+}
+
+// decoders returns every reading of the section, the text as it stands first.
+func (s *section) decoders() []decoder {
+	out := []decoder{s.raw}
+	for _, d := range s.base64.readings() {
+		out = append(out, d)
+	}
+	return append(out, s.quoted)
 }
 
 // end hands on every reading that makes sense. Its error is Fatal.
 func (s *section) end(path string) error {
 	defer s.discard() // whatever an error leaves
-	for i, d := range s.out {
+	for i, d := range s.decoders() {
 		w := d.end()
 		if !d.wanted(s) {
 			continue
@@ -67,12 +69,15 @@ func (s *section) end(path string) error {
 			return err
 		}
 	}
+	if s.base64.err != nil {
+		return s.base64.err
+	}
 	return s.files.end(path)
 }
 
 // discard gives back what was not handed on.
 func (s *section) discard() {
-	for _, d := range s.out {
+	for _, d := range s.decoders() {
 		d.end().Discard()
 	}
 	s.files.discard()
@@ -89,7 +94,7 @@ func (r *raw) name() string         { return "" }
 func (r *raw) wanted(*section) bool { return true }
 func (r *raw) end() *spool.Writer   { return r.w.end() }
 
-func (r *raw) line(l line, _ []byte) {
+func (r *raw) line(l line) {
 	r.w.write(r.held)
 	end := len(l.text)
 	for end > 0 && (l.text[end-1] == '\n' || l.text[end-1] == '\r') && len(l.text)-end < 2 {
@@ -114,17 +119,15 @@ func (k *looks) line(text []byte) {
 	alphabet, other := 0, 0
 	for i, c := range text {
 		switch {
-		case isBase64(c):
+		case sextets[c] < 64:
 			alphabet++
 		case c == ' ' || c == '\t':
 			k.spaces++
 			other++
-		default:
-			if c != '=' {
-				other++
-			} else if i+2 < len(text) && isHex(text[i+1]) && isHex(text[i+2]) {
-				k.escapes++
-			}
+		case c != '=':
+			other++
+		case i+2 < len(text) && isHex(text[i+1]) && isHex(text[i+2]):
+			k.escapes++
 		}
 	}
 	k.alphabet += alphabet

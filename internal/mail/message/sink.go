@@ -1,45 +1,65 @@
 package message
 
 import (
+	"sync"
+
 	"lazaret/internal/spool"
 )
 
 // sinkBuffer is how much a sink holds back: a reading that has outgrown memory would be written to disk line by line.
 const sinkBuffer = 4 << 10
 
+var sinkBuffers = sync.Pool{New: func() any { return new([sinkBuffer]byte) }}
+
 // sink collects a reading.
 type sink struct {
-	w   *spool.Writer
-	buf []byte
+	w    *spool.Writer
+	held *[sinkBuffer]byte // nil: nothing is held back
+	n    int               // how much is
 }
 
 func newSink(e *finder) *sink { return &sink{w: e.Writer()} }
 
 func (s *sink) write(b []byte) {
-	if len(s.buf)+len(b) > sinkBuffer {
+	if s.n+len(b) > sinkBuffer {
 		s.flush()
 	}
 	if len(b) > sinkBuffer {
 		_, _ = s.w.Write(b) // Emit reports what a Writer could not take
 		return
 	}
-	s.buf = append(s.buf, b...)
+	if len(b) == 0 {
+		return
+	}
+	if s.held == nil {
+		s.held = sinkBuffers.Get().(*[sinkBuffer]byte)
+	}
+	s.n += copy(s.held[s.n:], b)
 }
 
 func (s *sink) flush() {
-	if len(s.buf) > 0 {
-		_, _ = s.w.Write(s.buf) // Emit reports what a Writer could not take
-		s.buf = s.buf[:0]
+	if s.n > 0 {
+		_, _ = s.w.Write(s.held[:s.n]) // Emit reports what a Writer could not take
+		s.n = 0
 	}
 }
 
 // end returns the writer with everything in it.
 func (s *sink) end() *spool.Writer {
 	s.flush()
+	s.release()
 	return s.w
 }
 
 func (s *sink) discard() {
-	s.buf = nil
+	s.n = 0
+	s.release()
 	s.w.Discard()
+}
+
+func (s *sink) release() {
+	if s.held != nil {
+		sinkBuffers.Put(s.held)
+		s.held = nil
+	}
 }

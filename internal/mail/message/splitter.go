@@ -40,12 +40,12 @@ func (s *splitter) line(l line) error {
 			return err
 		}
 		if s.whole != nil {
-			s.whole.line(l, nil)
+			s.whole.line(l)
 		}
 		return nil
 	}
 	if s.whole != nil {
-		s.whole.line(l, nil)
+		s.whole.line(l)
 	}
 	if s.inHeader {
 		return s.headerLine(l, text)
