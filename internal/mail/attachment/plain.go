@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"hash"
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"lazaret/internal/spool"
 )
@@ -74,24 +76,19 @@ func Plain(b *spool.Blob) (map[[sha256.Size]byte]Vouched, error) {
 		if e.encoding != "base64" || !e.leaf() || strings.HasPrefix(e.typ, "text/") {
 			continue
 		}
-		encoded := sha256.New()
-		h := sha256.New()
-		size, err := io.Copy(h, base64.NewDecoder(base64.StdEncoding, &onePadding{r: io.TeeReader(section, encoded)}))
-		if corrupt := base64.CorruptInputError(0); errors.As(err, &corrupt) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errPadding) {
-			return nil, nil // every decoder makes something else of it
-		}
+		c, err := decoded(section)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := io.Copy(encoded, section); err != nil { // what the decoder has no use for
-			return nil, err
+		if !c.strict {
+			return nil, nil // every decoder makes something else of it
 		}
-		sums[[sha256.Size]byte(encoded.Sum(nil))] = Vouched{Type: e.typ, Encoded: true}
+		sums[c.encoded] = Vouched{Type: e.typ, Encoded: true}
 		known := Vouched{}
-		if size > longest {
+		if c.size > longest {
 			known.Type = e.typ
 		}
-		sums[[sha256.Size]byte(h.Sum(nil))] = known
+		sums[c.content] = known
 	}
 	return sums, nil
 }
@@ -122,10 +119,74 @@ func sectionOf(b *spool.Blob, e *entity) (io.Reader, error) {
 	return io.NewSectionReader(b, e.body, end-e.body), nil
 }
 
+// copyBuffers are what sums are made by.
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
 func sumOf(r io.Reader) ([sha256.Size]byte, error) {
 	h := sha256.New()
-	_, err := io.Copy(h, r)
+	err := pour(h, r)
 	return [sha256.Size]byte(h.Sum(nil)), err
+}
+
+func pour(h hash.Hash, r io.Reader) error {
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	_, err := io.CopyBuffer(h, r, buf[:])
+	return err
+}
+
+// base64Sums is what is known of something in base64.
+type base64Sums struct {
+	strict           bool // it is base64 that every decoder reads alike, and the rest is known
+	encoded, content [sha256.Size]byte
+	size             int64 // of the content
+}
+
+// decoded reads base64. The error is one of reading r.
+func decoded(r io.Reader) (c base64Sums, err error) {
+	encoded, content := sha256.New(), sha256.New()
+	in, out := copyBuffers.Get().(*[32 << 10]byte), copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(in)
+	defer copyBuffers.Put(out)
+	held, padded := 0, false // what of in is left of before: a group that is not whole
+	for {
+		n, err := r.Read(in[held:])
+		end := errors.Is(err, io.EOF)
+		if err != nil && !end {
+			return base64Sums{}, err
+		}
+		encoded.Write(in[held : held+n])
+		kept := held
+		for _, b := range in[held : held+n] {
+			if b == '\r' || b == '\n' {
+				continue
+			}
+			if padded && b != '=' {
+				return base64Sums{}, nil // it goes on behind its padding: some decoders stop there, others do not
+			}
+			padded = padded || b == '='
+			in[kept] = b
+			kept++
+		}
+		whole := kept / 4 * 4
+		if end {
+			whole = kept // a group that is not whole is a fault then
+		}
+		m, err := base64.StdEncoding.Decode(out[:], in[:whole])
+		if err != nil {
+			return base64Sums{}, nil //nolint:nilerr // that it is not strict is what is told
+		}
+		content.Write(out[:m])
+		c.size += int64(m)
+		held = copy(in[:], in[whole:kept])
+		if end {
+			break
+		}
+	}
+	c.strict = true
+	encoded.Sum(c.encoded[:0])
+	content.Sum(c.content[:0])
+	return c, nil
 }
 
 func begins(b *spool.Blob) bool {
@@ -134,24 +195,4 @@ func begins(b *spool.Blob) bool {
 		return false
 	}
 	return slices.ContainsFunc(beginnings, func(s string) bool { return bytes.HasPrefix(head, []byte(s)) })
-}
-
-var errPadding = errors.New("base64 goes on behind its padding")
-
-// onePadding is base64 in which nothing but line ends may follow the padding: some decoders stop there, others go on.
-type onePadding struct {
-	r      io.Reader
-	padded bool
-}
-
-// Read implements io.Reader.
-func (o *onePadding) Read(p []byte) (int, error) {
-	n, err := o.r.Read(p)
-	for _, c := range p[:n] {
-		if o.padded && c != '=' && c != '\r' && c != '\n' {
-			return 0, errPadding
-		}
-		o.padded = o.padded || c == '='
-	}
-	return n, err
 }

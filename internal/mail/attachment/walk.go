@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 
 	"lazaret/internal/mail/header"
 )
@@ -57,11 +58,19 @@ func (w *walker) strange(why string) {
 	}
 }
 
+// lineReaders are for walk.
+var lineReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxLine) }}
+
 // walk finds the entities of a mail.
 func walk(r io.Reader) (*walker, error) {
 	w := &walker{}
 	w.begin(true)
-	br := bufio.NewReaderSize(r, maxLine)
+	br := lineReaders.Get().(*bufio.Reader)
+	br.Reset(r)
+	defer func() {
+		br.Reset(nil) // the mail is not kept for it
+		lineReaders.Put(br)
+	}()
 	middle := false
 	for {
 		line, err := br.ReadSlice('\n')
