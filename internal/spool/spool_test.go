@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 
 	"lazaret/internal/units"
 )
@@ -81,6 +82,39 @@ func TestBlobIsWhatWasWritten(t *testing.T) {
 		if u := p.Usage(); u != (Usage{}) {
 			t.Errorf("%d: after close the pool still holds %+v", size, u)
 		}
+	}
+}
+
+func TestReadFromTakesEverything(t *testing.T) {
+	broken := errors.New("broken off")
+	for _, c := range []struct {
+		size  int
+		limit int64
+		end   error // of the reader
+		want  error
+	}{
+		{0, 1 << 20, nil, nil},
+		{300_001, 1 << 20, nil, nil},
+		{300_001, 300_000, nil, ErrTooLarge},
+		{300_001, 1 << 20, broken, broken},
+	} {
+		w := testPool(t, nil).NewLimited(c.limit)
+		content := random(c.size)
+		r := iotest.OneByteReader(bytes.NewReader(content))
+		if c.end != nil {
+			r = io.MultiReader(r, iotest.ErrReader(c.end))
+		}
+		n, err := io.Copy(w, r)
+		if !errors.Is(err, c.want) || n != w.Size() {
+			t.Errorf("%+v: %d of %d bytes, %v", c, n, w.Size(), err)
+		}
+		if c.want == nil {
+			b, err := w.Seal()
+			if err != nil || b.SHA256() != sha256.Sum256(content) {
+				t.Errorf("%+v: something else was written (%v)", c, err)
+			}
+		}
+		w.Discard()
 	}
 }
 

@@ -72,6 +72,18 @@ func (w *Writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// copyBuffers are what ReadFrom reads into.
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// ReadFrom implements io.ReaderFrom: it writes what r has to its end, and returns how much that was. The error is r's, or
+// Write's.
+func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	// Neither side is shown for what it is: each would leave the copying to the other.
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf[:])
+}
+
 // Size returns how many bytes were written.
 func (w *Writer) Size() int64 {
 	w.mu.Lock()
