@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,8 @@ const (
 	aiaEntries  = 512 // places remembered
 	aiaGood     = 24 * time.Hour
 	aiaBad      = 5 * time.Minute
-	aiaMaxCerts = 8 // in one file
+	aiaMaxCerts = 8   // in one file
+	aiaChecks   = 100 // signatures looked at for one chain, as many as crypto/x509 does
 )
 
 // issuers fetches the certificates of issuers that an origin should have sent, from where its certificate says (RFC 5280,
@@ -45,11 +47,14 @@ func newIssuers(f *fetcher, now func() time.Time) *issuers {
 // addition to have, which are the ones that are there. It returns nothing where nothing can be found.
 func (f *issuers) complete(ctx context.Context, leaf *x509.Certificate, have []*x509.Certificate) ([]*x509.Certificate, error) {
 	tip := leaf
-	for range len(have) + 1 {
-		next := issuerOf(tip, have)
+	// Nothing here is trusted yet, and certificates may sign each other in circles, with any number of others of their names.
+	left := slices.Clone(have)
+	for checks := aiaChecks; checks > 0 && ctx.Err() == nil; {
+		next := issuerOf(tip, left, &checks)
 		if next == nil {
 			break
 		}
+		left = slices.DeleteFunc(left, func(c *x509.Certificate) bool { return c.Equal(next) })
 		tip = next
 	}
 	if selfIssued(tip) {
@@ -69,10 +74,20 @@ func (f *issuers) complete(ctx context.Context, leaf *x509.Certificate, have []*
 	return nil, errors.Join(errs...)
 }
 
-// issuerOf returns the certificate that signed c, of those given.
-func issuerOf(c *x509.Certificate, of []*x509.Certificate) *x509.Certificate {
+// issuerOf returns the certificate that signed c, of those given. Each signature that it looks at is taken from checks, and at
+// zero it looks at no more.
+func issuerOf(c *x509.Certificate, of []*x509.Certificate, checks *int) *x509.Certificate {
+	if selfIssued(c) {
+		return nil
+	}
 	for _, o := range of {
-		if o != c && string(o.RawSubject) == string(c.RawIssuer) && c.CheckSignatureFrom(o) == nil && !selfIssued(c) {
+		if o == c || string(o.RawSubject) != string(c.RawIssuer) {
+			continue
+		}
+		if *checks--; *checks < 0 {
+			return nil
+		}
+		if c.CheckSignatureFrom(o) == nil {
 			return o
 		}
 	}
@@ -94,6 +109,9 @@ func (f *issuers) get(ctx context.Context, place string) ([]*x509.Certificate, e
 		var certs []*x509.Certificate
 		if err == nil {
 			certs, err = parseIssuers(b)
+		}
+		if errors.Is(err, errCrowded) {
+			return nil, err
 		}
 		if err != nil {
 			f.cache.put(place, nil, f.now().Add(aiaBad))

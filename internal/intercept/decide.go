@@ -57,7 +57,7 @@ func (i *Interceptor) decide(ctx context.Context, t Target) Decision {
 		return Decision{Tunnel, "tunnel zone: " + asked + " is listed in " + zone, RuleZone}
 	}
 	key := learnedKey(host, t)
-	if e, ok := i.learned.get(key); ok {
+	if e, ok := i.learned.get(key); ok && i.cfg.ClientCertificates == certsTunnel {
 		return Decision{Tunnel, "learned: " + e.Reason + "; remembered until " + date(e.Until), RuleLearned}
 	}
 	if client := clientOf(t); client.IsValid() && i.cfg.PinnedAlerts > 0 {

@@ -18,13 +18,18 @@ import (
 
 // The bounds of what is fetched from authorities.
 const (
-	fetchAtOnce = 16 // under way, of each fetcher
+	fetchAtOnce = 16  // under way, of each fetcher
+	fetchQueue  = 256 // that wait for one of these places
 	fetchWait   = 5 * time.Second
 )
+
+// errCrowded says that too much else was being fetched. It is no fault of the place, and not remembered as one.
+var errCrowded = errors.New("too many are being fetched at the moment")
 
 // fetcher fetches what certificates say the place of: the issuer's own certificate, and lists of revoked ones.
 type fetcher struct {
 	client *http.Client
+	queue  chan struct{}
 	places chan struct{}
 }
 
@@ -46,6 +51,7 @@ func newFetcher(d *egress.Dialer) *fetcher {
 			// An authority serves its files where it says; a redirection would lead anywhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
+		queue:  make(chan struct{}, fetchAtOnce+fetchQueue),
 		places: make(chan struct{}, fetchAtOnce),
 	}
 }
@@ -56,10 +62,16 @@ type fetchOrigin struct{}
 // fetch returns what is at a place, at most limit bytes of it; more is an error. ctx bounds it.
 func (f *fetcher) fetch(ctx context.Context, place string, limit int64) ([]byte, error) {
 	select {
+	case f.queue <- struct{}{}:
+		defer func() { <-f.queue }()
+	default:
+		return nil, errCrowded
+	}
+	select {
 	case f.places <- struct{}{}:
 		defer func() { <-f.places }()
-	default:
-		return nil, errors.New("too many are being fetched at the moment")
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", errCrowded, ctx.Err())
 	}
 	u, err := url.Parse(place)
 	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil {

@@ -195,7 +195,9 @@ func (r *crls) list(ctx context.Context, place string, issuer *x509.Certificate)
 		l, err := r.load(ctx, key, place, issuer)
 		if err != nil {
 			r.failures.Add(1)
-			r.failed.put(key, err, r.now().Add(crlRetry))
+			if !errors.Is(err, errCrowded) {
+				r.failed.put(key, err, r.now().Add(crlRetry))
+			}
 			r.log.Warn("a certificate revocation list could not be had", "place", clean(place), "issuer", subject(issuer), "error", err)
 			return nil, err
 		}

@@ -16,6 +16,9 @@ import (
 // ocspSkew forgives authorities whose clocks are ahead.
 const ocspSkew = 10 * time.Minute
 
+// ocspLife is how long an answer is good that does not say so: as long as authorities may have one be at most (CA/B Forum).
+const ocspLife = 10 * 24 * time.Hour
+
 // oidTLSFeature is the extension by which a certificate demands a stapled answer (RFC 7633).
 var oidTLSFeature = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}
 
@@ -50,14 +53,30 @@ func ocspAnswer(leaf, issuer *x509.Certificate, response []byte, now time.Time) 
 		return false, nil
 	}
 	r, err := ocsp.ParseResponseForCert(response, leaf, issuer)
+	if err != nil || !mayAnswer(r.Certificate, issuer, now) {
+		return false, nil
+	}
+	next := r.NextUpdate
+	if next.IsZero() {
+		next = r.ThisUpdate.Add(ocspLife)
+	}
 	switch {
-	case err != nil:
 	case r.Status == ocsp.Revoked:
 		return false, &r.RevokedAt
-	case r.Status == ocsp.Good && !now.Add(ocspSkew).Before(r.ThisUpdate) && (r.NextUpdate.IsZero() || now.Before(r.NextUpdate)):
+	case r.Status == ocsp.Good && !now.Add(ocspSkew).Before(r.ThisUpdate) && now.Before(next):
 		return true, nil
 	}
 	return false, nil
+}
+
+// mayAnswer says whether an OCSP answer may be signed by responder, nil for the issuer itself: a certificate of the issuer's
+// that it has made for this (RFC 6960, 4.2.2.2), and no other one. That the issuer signed it is known.
+func mayAnswer(responder, issuer *x509.Certificate, now time.Time) bool {
+	if responder == nil || responder.Equal(issuer) {
+		return true
+	}
+	return slices.Contains(responder.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) && within(responder, now) == nil &&
+		weakKey(responder) == nil && weakSignature(responder) == nil
 }
 
 // mustStaple says whether a certificate demands that an OCSP answer be stapled.

@@ -90,11 +90,49 @@ func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault
 		path, fault = v.paths(&valid, others, now)
 		add(fault)
 	}
+	if path == nil {
+		for _, f := range v.besides(leaf, others, now) {
+			add(f)
+		}
+	}
 	add(checkName(leaf, p.name))
 	if len(path) > 1 && !p.resumed {
 		add(staple(leaf, path[1], p.staple, now))
 	}
 	return path, faults
+}
+
+// besides returns the faults of a chain without a path that dates and weak keys might hide: it has to lead to a trusted root when
+// each certificate is taken as valid. A signature that crypto/x509 does not check, by SHA-1 say, leads nowhere.
+func (v *verifier) besides(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) []*Fault {
+	valid := func(c *x509.Certificate) *x509.Certificate {
+		out := *c
+		out.NotBefore, out.NotAfter = now.Add(-time.Second), now.Add(time.Second)
+		return &out
+	}
+	pool := x509.NewCertPool()
+	for _, c := range others {
+		pool.AddCert(valid(c))
+	}
+	found, err := valid(leaf).Verify(x509.VerifyOptions{
+		Roots: v.roots, Intermediates: pool, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	if err != nil {
+		if selfIssued(leaf) && len(others) == 0 {
+			return nil // that it is self-signed says so
+		}
+		return []*Fault{{Kind: FaultUntrusted, Detail: fmt.Sprintf("no trusted authority stands behind the certificate of %s, issued by %s", subject(leaf), clean(leaf.Issuer.String())), Err: err}}
+	}
+	var faults []*Fault
+	for _, path := range found {
+		f := v.path(path)
+		if f == nil {
+			return nil
+		}
+		faults = append(faults, f)
+	}
+	return faults
 }
 
 // notOurs returns a fault where a chain leads to this gateway.
