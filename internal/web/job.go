@@ -114,7 +114,7 @@ func (j *job) run(ctx context.Context, c *call, resp *http.Response, in gate.Int
 // fetch takes the content of an answer, which is body, has it judged and kept, and returns the object, or why it is not to be had.
 // It calls judging when the content has come.
 func (c *call) fetch(ctx context.Context, body io.Reader, resp *http.Response, in gate.Intake, codings []string, decode bool, judging func()) (*scan.Object, notice.Notice, bool) {
-	o, more, err := c.take(body, in)
+	o, more, err := c.take(ctx, body, in)
 	defer more.close()
 	if err != nil {
 		kind, fault := brokenOff(ctx, &err)

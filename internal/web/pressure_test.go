@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lazaret/internal/audit"
+	"lazaret/internal/spool"
 	"lazaret/internal/units"
 )
 
@@ -135,4 +136,67 @@ func TestWaitingForRoomIsNotTheSitesFault(t *testing.T) {
 	time.Sleep(3 * short.Std())
 	held.Close()
 	wg.Wait()
+}
+
+// TestDownloadsBehindAPageWaitForRoom has a download whose request was answered by the progress page find no room: it waits, as
+// others do.
+func TestDownloadsBehindAPageWaitForRoom(t *testing.T) {
+	const size = 4 << 20
+	r := quickRig(t, func(p *plan) {
+		p.spool.Memory, p.spool.TotalMemory = 16*units.KiB, units.MiB
+		p.spool.MaxObject, p.spool.TotalDisk = size, size
+	})
+	held, err := r.pool.Of(make([]byte, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := noise(size)
+	o := r.origin(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		_, _ = w.Write(content)
+	})
+	resp, body := get(t, r.client(), o.URL+"/file.bin", browser...)
+	next := wantProgress(t, resp, body)
+	resp, body = get(t, r.client(), o.URL+next, browser...)
+	next = wantProgress(t, resp, body)
+	if r.pool.Waiting() != 1 {
+		t.Error("nothing waits: nothing was tested")
+	}
+	held.Close()
+	if resp, body = follow(t, r.client(), o.URL, next); resp.StatusCode != http.StatusOK || body != string(content) {
+		t.Errorf("%s %s, %d bytes", resp.Status, resp.Header.Get("X-Lazaret-Kind"), len(body))
+	}
+}
+
+// TestDownloadsForOthersWaitForRoom has a download that goes on without its client find no room.
+func TestDownloadsForOthersWaitForRoom(t *testing.T) {
+	const size = 4 << 20
+	r := newRig(t, func(p *plan) {
+		p.spool.Memory, p.spool.TotalMemory = 16*units.KiB, units.MiB
+		p.spool.MaxObject, p.spool.TotalDisk = size, 2*size
+		p.web.RangeCacheSize = size
+	})
+	var held []*spool.Blob
+	for range 2 {
+		b, err := r.pool.Of(make([]byte, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, b)
+	}
+	h := &halting{content: seq(size), goOn: make(chan struct{})}
+	close(h.goOn)
+	u := r.origin(h.ServeHTTP).URL
+	c := r.dial().send("GET " + u + "/ HTTP/1.1\r\nHost: x\r\nRange: bytes=100-\r\n\r\n")
+	eventually(t, "it waits", func() bool { return r.pool.Waiting() == 1 })
+	c.Close()
+	eventually(t, "it goes on without its client", func() bool { return r.outlasting() == 1 })
+	for _, b := range held {
+		b.Close()
+	}
+	resp, body := get(t, r.client(), u, "Range", "bytes=100-")
+	if resp.StatusCode != http.StatusPartialContent || body != string(h.content[100:]) || h.asked.Load() != 1 {
+		t.Errorf("%s %s, %d bytes, the origin was asked %d times", resp.Status, resp.Header.Get("X-Lazaret-Kind"), len(body), h.asked.Load())
+	}
 }

@@ -191,7 +191,7 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 		return
 	}
 	c.startHold(ctx, resp, &in, codings, decode)
-	o, more, err := c.take(resp.Body, in)
+	o, more, err := c.take(ctx, resp.Body, in)
 	defer more.close()
 	if o != nil && o.Body != nil {
 		defer o.Body.Close() //nolint:errcheck // room is given back; nothing is lost with it
@@ -219,12 +219,13 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 	c.deliver(resp, h, o)
 }
 
-// take takes the answer's content in, as long as it comes along.
-func (c *call) take(body io.Reader, in gate.Intake) (*scan.Object, *beyond, error) {
+// take takes the answer's content in, as long as it comes along. It waits for room until ctx ends, which is the work's own context: the
+// request may have been answered.
+func (c *call) take(ctx context.Context, body io.Reader, in gate.Intake) (*scan.Object, *beyond, error) {
 	dog := newWatchdog(c.set.pacing, func(err error) { c.cancel(err) })
 	r := &watchedReader{body, dog}
 	if c.upload == nil { // else it would wait with room that others may wait for
-		in.Wait = &spool.Waiting{Done: c.r.Context().Done(), Note: dog.pause}
+		in.Wait = &spool.Waiting{Done: ctx.Done(), Note: dog.pause}
 	}
 	o, more, err := c.takeBeyond(c.facts, r, in)
 	if err == nil && o.Body != nil && more == nil {
