@@ -21,10 +21,13 @@ func (f *finder) coded(b *spool.Blob) error {
 		return err
 	}
 	for _, coding := range []string{"br", "deflate"} {
-		if !decodes(head, coding) {
+		if ok, err := f.decodes(head, coding); err != nil || !ok {
+			if err != nil {
+				return err
+			}
 			continue
 		}
-		r, err := unpack.NewDecoder(b.NewReader(), []string{coding}, unpack.Limits{})
+		r, err := unpack.NewDecoderIn(b.NewReader(), []string{coding}, unpack.Limits{}, f.room())
 		if err != nil {
 			return err
 		}
@@ -37,16 +40,31 @@ func (f *finder) coded(b *spool.Blob) error {
 	return nil
 }
 
-// decodes says whether text could be the beginning of something in a coding.
-func decodes(text []byte, coding string) bool {
-	r, err := unpack.NewDecoder(bytes.NewReader(text), []string{coding}, unpack.Limits{})
+// room says how decoders come by memory: they are part of the judging of the object.
+func (f *finder) room() unpack.Room {
+	wait := unpack.Patience{For: f.pool.Config().Wait.Std(), Waiting: spool.Waiting{Done: f.ctx.Done()}}
+	return unpack.Room{Share: unpack.Inner, Patience: wait, Together: f.ctx}
+}
+
+// decodes says whether text could be the beginning of something in a coding. The error says that there was no memory to find out.
+func (f *finder) decodes(text []byte, coding string) (bool, error) {
+	r, err := unpack.NewDecoderIn(bytes.NewReader(text), []string{coding}, unpack.Limits{}, f.room())
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer r.Close() //nolint:errcheck // it never fails
 	var out [codedMin]byte
-	n, _ := io.ReadFull(r, out[:])
-	return n == len(out)
+	n, err := io.ReadFull(r, out[:])
+	return n == len(out), noMemory(err)
+}
+
+// noMemory returns the problem that there was no memory for a decoder, where err says so.
+func noMemory(err error) error {
+	var u *unpack.Error
+	if errors.As(err, &u) && u.Kind == unpack.SpoolFull {
+		return &problem{SpoolFull, err}
+	}
+	return nil
 }
 
 // guess emits what comes out of r, which may be the wrong way to read the body: then it ends with an error, which is no problem.
@@ -58,6 +76,10 @@ func (f *finder) guess(path string, r io.Reader) error {
 	if errors.As(err, &u) && (u.Kind == unpack.TooLarge || u.Kind == unpack.Bomb) {
 		w.Discard()
 		return &problem{TooLarge, err}
+	}
+	if full := noMemory(err); full != nil {
+		w.Discard()
+		return full
 	}
 	return f.emitPart(w, Part{Path: path, Guess: true, Chance: true}, nil)
 }

@@ -26,6 +26,7 @@ import (
 	"lazaret/internal/notice"
 	"lazaret/internal/scan/clamd/supervise"
 	"lazaret/internal/spool"
+	"lazaret/internal/unpack"
 	"lazaret/internal/web"
 )
 
@@ -108,6 +109,9 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 	if err := d.prepare(ctx, cfg); err != nil {
 		return nil, err
 	}
+	if n := limitMemory(); n > 0 {
+		d.log.Info("garbage is collected more often where the gateway's memory comes near to its limit", "limit", mib(n))
+	}
 	if err := d.open(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -168,6 +172,7 @@ func (d *Daemon) prepare(ctx context.Context, cfg *config.Config) (err error) {
 	if err := d.startQuarantine(ctx, cfg); err != nil {
 		return err
 	}
+	unpack.Memory().Resize(cfg.Unpack.TotalMemory)
 	parts := gate.Options{Pool: d.pool, Limits: cfg.Unpack, Content: cfg.Content, Sink: d.audit, Log: d.log}
 	if d.keeper != nil {
 		parts.Keeper = d.keeper

@@ -16,6 +16,7 @@ import (
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
 	"lazaret/internal/spool"
+	"lazaret/internal/unpack"
 )
 
 // Judge is a gate with its engines and nothing around it: for files instead of traffic.
@@ -52,6 +53,7 @@ func NewJudge(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Judge
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	e.stop = append(e.stop, func() { _ = os.RemoveAll(dir) }) // a leftover in the temporary directory harms nobody
+	unpack.Memory().Resize(cfg.Unpack.TotalMemory)
 	g := gate.New(cfg.Gate, gate.Options{Pool: pool, Limits: cfg.Unpack, Content: cfg.Content, Sink: discard{}, Log: log})
 	g.Use(e.set, cfg.Policy, e.degraded)
 	return &Judge{gate: g, engines: e}, nil

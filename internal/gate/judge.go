@@ -11,6 +11,7 @@ import (
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
+	"lazaret/internal/unpack"
 )
 
 // copyBuffers are for filling the spool.
@@ -32,7 +33,7 @@ func (g *Gate) judge(ctx context.Context, f policy.Facts, partOf string, o *scan
 	s := g.acquire()
 	defer s.using.RUnlock()
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout.Std())
+	ctx, cancel := context.WithTimeout(unpack.Together(ctx), g.cfg.Timeout.Std())
 	defer cancel()
 
 	v, cached := g.verdict(ctx, s, o)

@@ -23,6 +23,8 @@ type Intake struct {
 	Size      int64    // how many bytes are announced, as they come; 0 or less: not known
 	// Wait is how it waits where the spool has no room; nil: not at all. See spool.Writer.Wait.
 	Wait *spool.Waiting
+	// Held says that what is read is held already, and does not come from a peer: it never waits for anybody.
+	Held bool
 	// Growing, where it is not nil, is called before anything is read, with what shows the object while it grows. Nothing that
 	// is read there has been judged: see Beginning.
 	Growing func(p Partial)
@@ -85,27 +87,15 @@ func (g *Gate) fill(o *scan.Object, src io.Reader, in Intake, beyond bool) (io.R
 	if in.Growing != nil {
 		in.Growing(w)
 	}
-	r := io.NopCloser(src)
-	if len(in.Encodings) == 0 {
-		w.Expect(in.Size)
-		if in.Wait != nil {
-			w.Wait(in.Size, *in.Wait)
-		}
-	} else {
-		if in.Wait != nil {
-			w.Wait(0, *in.Wait)
-		}
-		d, err := unpack.NewDecoder(src, in.Encodings, g.opt.Limits)
-		if err != nil {
-			return nil, err
-		}
-		r = d
+	if len(in.Encodings) > 0 {
+		return g.fillDecoded(o, w, src, in, beyond)
 	}
-	b, rest, err := pour(w, r, beyond)
+	w.Expect(in.Size)
+	if in.Wait != nil {
+		w.Wait(in.Size, *in.Wait)
+	}
+	b, rest, err := pour(w, io.NopCloser(src), beyond)
 	o.Body = b
-	if rest == nil {
-		_ = r.Close() // a decoder's Close gives memory back; the content's errors came from Read
-	}
 	return rest, err
 }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"lazaret/internal/scan"
+	"lazaret/internal/spool"
 	"lazaret/internal/unpack"
 )
 
@@ -19,6 +21,8 @@ const (
 	unfoldPiece = 64 << 10
 	// unfoldMost bounds what comes out. It is more than the one repetition (RFC 7932, 9.2) that text may read as by chance.
 	unfoldMost = 20 << 20
+	// unfoldPatience is how long memory for a decoder is waited for.
+	unfoldPatience = 10 * time.Second
 )
 
 // unfolding undoes one coding of a stream that is still coming. It is used by one goroutine; the decoder has another, which runs
@@ -66,7 +70,8 @@ func (u *unfolding) run(ctx context.Context, coding string) {
 	if !src.wait() {
 		return
 	}
-	d, err := unpack.NewDecoder(src, []string{coding}, unpack.Limits{MemberBytes: 1 << 62, Ratio: 1 << 30})
+	room := unpack.Room{Patience: unpack.Patience{For: unfoldPatience, Waiting: spool.Waiting{Done: ctx.Done()}}}
+	d, err := unpack.NewDecoderIn(src, []string{coding}, unpack.Limits{MemberBytes: 1 << 62, Ratio: 1 << 30}, room)
 	if err != nil {
 		u.err = err
 		return
@@ -83,6 +88,9 @@ func (u *unfolding) run(ctx context.Context, coding string) {
 			if u.err = u.out(buf[:n]); u.err != nil {
 				return
 			}
+		}
+		if noMemory(err) {
+			u.err = err // what it would have been is not known
 		}
 		if err != nil {
 			return // it is something else

@@ -47,6 +47,9 @@ func (w *Writer) Wait(claim int64, h Waiting) {
 	w.waits, w.claim = &h, claim
 }
 
+// Hurry has w, which has nothing on disk yet, not wait after all.
+func (w *Writer) Hurry() { w.waits, w.claim = nil, 0 }
+
 // shared is how much of the disk Writers that wait have.
 func (p *Pool) shared() int64 {
 	total, most := int64(p.cfg.TotalDisk), int64(p.cfg.MaxObject)

@@ -56,20 +56,26 @@ func openCab(w *walker, n *node, off int64) error {
 func cabFiles(w *walker, n *node, f *cabFolder, reserve int) error {
 	r := &cabReader{s: w.stream(n, f.data, -1), left: f.blocks, reserve: reserve, method: f.method & 15}
 	defer r.s.close()
+	release := func() {}
 	switch r.method {
 	case cabStored:
 	case cabMSZIP:
 		r.inflate = flate.NewReader(nothing{})
 	case cabLZX:
-		lzx, err := newLZX(uint(f.method >> 8 & 31))
-		if err != nil {
+		bits := uint(f.method >> 8 & 31)
+		var err error
+		if release, err = w.reserve(1<<bits, "cab"); err != nil {
 			return err
 		}
-		r.lzx = lzx
+		if r.lzx, err = newLZX(bits); err != nil {
+			release()
+			return err
+		}
 	default:
 		return errorf(Undecodable, "cab", "compression method %d, which is not known here", r.method)
 	}
 	m, err := w.take(n, "folder", r)
+	release()
 	defer m.close()
 	if err != nil {
 		return err

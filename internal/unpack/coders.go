@@ -6,28 +6,40 @@ import (
 	"io"
 	"sync"
 
-	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zlib"
-	"github.com/klauspost/compress/zstd"
 )
 
-// Small bodies are frequent, and a decoder is large (40 KiB to some MiB): they are kept for the next body.
+// Small bodies are frequent, and a decoder has 40 KiB and more: they are kept for the next body. Those that have grown large are not,
+// because what is kept is in nobody's budget: see littleMemory.
 var (
 	gzipCoders    = sync.Pool{New: func() any { return &gzipCoder{in: bufio.NewReaderSize(nothing{}, codedBuffer)} }}
 	deflateCoders = sync.Pool{New: func() any { return &deflateCoder{in: bufio.NewReaderSize(nothing{}, codedBuffer)} }}
 	brotliCoders  = sync.Pool{New: func() any { return new(brotliCoder) }}
-	zstdCoders    = sync.Pool{New: func() any { return new(zstdCoder) }}
+	zstdCoders    = sync.Pool{New: func() any { return &zstdCoder{in: bufio.NewReaderSize(nothing{}, codedBuffer)} }}
 )
 
 // codedBuffer is how much of an encoded body is read at a time.
 const codedBuffer = 8 << 10
 
-// zstdWindow is the largest window that RFC 9659 allows in HTTP.
-const zstdWindow = 8 << 20
+// inflateMemory is what a decoder of RFC 1951 needs, its buffers included: measured.
+const inflateMemory = 48 << 10
 
 var errTrailing = errors.New("something follows the end of the compressed content")
+
+// admission asks for memory before a coder allocates it.
+type admission struct {
+	admit func(n int64) error // nil: whoever uses the coder has seen to it
+}
+
+// needs takes n bytes. The error is the one that the coder is to return.
+func (a *admission) needs(n int64) error {
+	if a.admit == nil {
+		return nil
+	}
+	return a.admit(n)
+}
 
 // nothing is what a coder without work reads, so that it keeps no body alive.
 type nothing struct{}
@@ -68,6 +80,7 @@ func padding(br *bufio.Reader) error {
 
 // gzipCoder decodes RFC 1952, all members of it.
 type gzipCoder struct {
+	admission
 	in      *bufio.Reader
 	zr      gzip.Reader
 	within  bool // a member is being read
@@ -76,13 +89,15 @@ type gzipCoder struct {
 
 func (c *gzipCoder) name() string { return "gzip" }
 
-func (c *gzipCoder) reset(r io.Reader) {
+func (c *gzipCoder) reset(r io.Reader, admit func(n int64) error) {
 	c.in.Reset(r)
+	c.admit = admit
 	c.within, c.started = false, false
 }
 
 func (c *gzipCoder) release() {
 	c.in.Reset(nothing{})
+	c.admit = nil
 	c.zr.Header = gzip.Header{}
 	gzipCoders.Put(c)
 }
@@ -109,6 +124,11 @@ func (c *gzipCoder) next() error {
 	if _, err := c.in.Peek(1); err != nil {
 		return err
 	}
+	if !c.started {
+		if err := c.needs(inflateMemory); err != nil {
+			return err
+		}
+	}
 	if c.started {
 		zeros, err := skipZeros(c.in)
 		if err != nil {
@@ -129,6 +149,7 @@ func (c *gzipCoder) next() error {
 
 // deflateCoder decodes the "deflate" coding in both readings: RFC 1950, as RFC 9110 has it, and bare RFC 1951.
 type deflateCoder struct {
+	admission
 	in   *bufio.Reader
 	zlib io.ReadCloser // kept for the next use
 	raw  io.ReadCloser
@@ -138,14 +159,15 @@ type deflateCoder struct {
 
 func (c *deflateCoder) name() string { return "deflate" }
 
-func (c *deflateCoder) reset(r io.Reader) {
+func (c *deflateCoder) reset(r io.Reader, admit func(n int64) error) {
 	c.in.Reset(r)
+	c.admit = admit
 	c.cur, c.end = nil, false
 }
 
 func (c *deflateCoder) release() {
 	c.in.Reset(nothing{})
-	c.cur = nil
+	c.admit, c.cur = nil, nil
 	deflateCoders.Put(c)
 }
 
@@ -177,6 +199,9 @@ func (c *deflateCoder) start() error {
 	if len(head) == 0 {
 		return err
 	}
+	if err := c.needs(inflateMemory); err != nil {
+		return err
+	}
 	if len(head) == 2 && head[0]&0x0f == 8 && head[0]>>4 <= 7 && (int(head[0])<<8|int(head[1]))%31 == 0 {
 		return c.startZlib()
 	}
@@ -200,88 +225,4 @@ func (c *deflateCoder) startZlib() (err error) {
 	}
 	c.cur = c.zlib
 	return nil
-}
-
-// brotliCoder decodes RFC 7932. The large windows that are no part of it are refused by the library.
-type brotliCoder struct {
-	src brotliSource
-	zr  *brotli.Reader
-}
-
-// brotliSource tells an empty body from a truncated one.
-type brotliSource struct {
-	r   io.Reader
-	any bool
-}
-
-func (s *brotliSource) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	s.any = s.any || n > 0
-	return n, err
-}
-
-func (c *brotliCoder) name() string { return "br" }
-
-func (c *brotliCoder) reset(r io.Reader) {
-	c.src = brotliSource{r: r}
-	if c.zr == nil {
-		c.zr = brotli.NewReader(&c.src)
-		return
-	}
-	_ = c.zr.Reset(&c.src) // documented never to fail
-}
-
-func (c *brotliCoder) release() {
-	c.src = brotliSource{r: nothing{}}
-	brotliCoders.Put(c)
-}
-
-func (c *brotliCoder) Read(p []byte) (int, error) {
-	n, err := c.zr.Read(p)
-	if err == io.ErrUnexpectedEOF && !c.src.any { //nolint:errorlint // set by the library at the end of its input
-		return 0, io.EOF
-	}
-	return n, err
-}
-
-// zstdCoder decodes RFC 8878: frames one after the other, skippable ones among them.
-type zstdCoder struct {
-	src io.Reader
-	zr  *zstd.Decoder
-}
-
-func (c *zstdCoder) name() string { return "zstd" }
-
-func (c *zstdCoder) reset(r io.Reader) { c.src = r }
-
-func (c *zstdCoder) release() {
-	c.src = nil
-	if c.zr == nil || c.zr.Reset(nil) == nil {
-		zstdCoders.Put(c)
-	}
-}
-
-func (c *zstdCoder) Read(p []byte) (int, error) {
-	if c.src != nil {
-		err := c.begin()
-		c.src = nil
-		if err != nil {
-			return 0, err
-		}
-	}
-	return c.zr.Read(p)
-}
-
-func (c *zstdCoder) begin() (err error) {
-	if c.zr != nil {
-		return c.zr.Reset(c.src)
-	}
-	c.zr, err = newZstd(c.src, zstdWindow)
-	return err
-}
-
-// newZstd returns a decoder that refuses windows above the given size. One block at a time means that the library starts
-// no goroutines: there is nothing to leak, and a panic can be caught.
-func newZstd(r io.Reader, window uint64) (*zstd.Decoder, error) {
-	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 }

@@ -1,10 +1,12 @@
 package unpack
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"strings"
 )
 
@@ -58,8 +60,9 @@ func isToken(s string) bool {
 // coder decodes one content coding.
 type coder interface {
 	io.Reader
-	// reset makes it ready to decode r.
-	reset(r io.Reader)
+	// reset makes it ready to decode r. It calls admit with the memory that it is about to allocate for it, and with less than
+	// nothing for what it has given up; it returns admit's error as it is.
+	reset(r io.Reader, admit func(n int64) error)
 	// release gives the memory back; the coder is not used afterwards.
 	release()
 	name() string
@@ -91,9 +94,30 @@ func newCoder(name string) coder {
 // zeros after gzip and deflate are padding); TooLarge above lim.MemberBytes; Bomb above lim.Ratio. An empty r is empty
 // content in every coding: servers send that, and nothing can hide in it.
 //
-// Close gives the decoder's memory back for the next one. It never fails, and does not close r.
+// A decoder takes memory of Memory() before it allocates it, as much as the content declares, and gives it back at its end or its
+// first error. The decoder of NewDecoder does not wait for it. An *Error of kind SpoolFull says that there was none, TooLarge that
+// the codings of the body need more than one object may have.
+//
+// Close gives the decoder's memory back where that has not been done. It never fails, and does not close r.
 func NewDecoder(r io.Reader, encodings []string, lim Limits) (io.ReadCloser, error) {
-	d := &decoder{lim: lim.orDefault(), src: sender{r: r}}
+	return NewDecoderIn(r, encodings, lim, Room{})
+}
+
+// Room says how a decoder comes by its memory. The zero value has the smallest share, and does not wait.
+type Room struct {
+	// Share of Memory(). Lasting is Brief for decoders that need little.
+	Share    Share
+	Patience Patience
+	// Together is what Together returned, for a decoder that is part of the judging of an object; nil: it is not.
+	Together context.Context
+}
+
+// NewDecoderIn is NewDecoder for a decoder that comes by its memory as room says.
+func NewDecoderIn(r io.Reader, encodings []string, lim Limits, room Room) (io.ReadCloser, error) {
+	d := &decoder{lim: lim.orDefault(), src: sender{r: r}, room: room, claim: &claim{b: decoders}}
+	if room.Together != nil {
+		d.claim = claimOf(room.Together)
+	}
 	for i := len(encodings) - 1; i >= 0; i-- {
 		if strings.EqualFold(encodings[i], "identity") {
 			continue
@@ -110,9 +134,9 @@ func NewDecoder(r io.Reader, encodings []string, lim Limits) (io.ReadCloser, err
 		s := &d.stages[d.n]
 		*s = stage{d: d, coder: c}
 		if d.n == 0 {
-			c.reset(&d.src)
+			c.reset(&d.src, d.admit)
 		} else {
-			c.reset(&d.stages[d.n-1])
+			c.reset(&d.stages[d.n-1], d.admit)
 		}
 		d.n++
 	}
@@ -129,6 +153,11 @@ type decoder struct {
 	cause  error // the first error of a stage: a coding above it may make another one of it
 	err    error // what every further Read returns
 	closed bool
+
+	room   Room
+	claim  *claim
+	needed int64 // memory, as far as is known
+	taken  int64 // of the claim
 }
 
 // sender reads the encoded body, counts it, and remembers whether it was the sender that failed.
@@ -202,9 +231,11 @@ func (d *decoder) Read(p []byte) (n int, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			n, err = 0, d.explain(fmt.Errorf("the decoder broke: %v\n%s", r, debug.Stack()), d.codings())
-			d.n = 0 // what is broken is not used again
+			d.n = 0 // what is broken is not used again; its memory is garbage
 		}
-		d.err = err
+		if d.err = err; err != nil {
+			d.release() // nothing more will come: others may have the memory
+		}
 	}()
 	if len(p) == 0 {
 		return 0, nil
@@ -239,10 +270,65 @@ func (d *decoder) Close() error {
 	return nil
 }
 
+// admit takes n bytes of memory for a coder, or gives them back. What several codings need is taken by the first, all of it: none
+// of them waits while another has some.
+func (d *decoder) admit(n int64) error {
+	if d.needed += n; n <= 0 {
+		if d.n == 1 {
+			d.taken += n
+			d.claim.give(-n)
+		}
+		return nil
+	}
+	if d.needed > objectMemory {
+		return errorf(TooLarge, d.codings(), "decoding the body takes %d bytes of memory, and may take %d", d.needed, objectMemory)
+	}
+	if d.needed <= d.taken {
+		return nil
+	}
+	take := n
+	if d.n > 1 {
+		take = 0
+		for i := range d.n {
+			take += mostMemory(d.stages[i].coder)
+		}
+		take = min(take, objectMemory)
+	}
+	share := d.room.Share
+	if take <= littleMemory {
+		share = max(share, Brief)
+	}
+	if err := d.claim.take(take, share, d.room.Patience, d.codings()); err != nil {
+		return err
+	}
+	d.taken += take
+	return nil
+}
+
+// mostMemory returns the most that a coder asks for.
+func mostMemory(c coder) int64 {
+	switch c.(type) {
+	case *brotliCoder:
+		return brotliMost
+	case *zstdCoder:
+		return zstdMemory(zstdWindow)
+	}
+	return inflateMemory
+}
+
 func (d *decoder) release() {
 	for i := range d.n {
 		d.stages[i].coder.release()
 		d.stages[i] = stage{}
 	}
 	d.n = 0
+	d.claim.give(d.taken)
+	d.taken = 0
+}
+
+// NeedsWindow says whether undoing these codings may take more than a little memory.
+func NeedsWindow(encodings []string) bool {
+	return slices.ContainsFunc(encodings, func(name string) bool {
+		return strings.EqualFold(name, "br") || strings.EqualFold(name, "zstd")
+	})
 }

@@ -17,6 +17,7 @@ type Limits struct {
 	Ratio       int        `toml:"ratio" doc:"how many times its own size an object may expand to; beyond it, it is taken for a decompression bomb"`
 	RatioFrom   units.Size `toml:"ratio_from" doc:"the ratio counts only when this much was unpacked: small files of zeros are no bombs"`
 	Memory      units.Size `toml:"memory" doc:"memory for the dictionaries of the decoders (7z, RAR, xz, zstd, ...) that one object needs at a time; archives made with a larger dictionary are not opened"`
+	TotalMemory units.Size `toml:"total_memory" doc:"memory for the windows and dictionaries of all decoders together, of HTTP's content codings (br, zstd, gzip) and of archives; beyond it they wait"`
 }
 
 // Default returns the settings that work without a file.
@@ -29,11 +30,15 @@ func Default() Limits {
 		Ratio:       1000,
 		RatioFrom:   64 * units.MiB,
 		Memory:      256 * units.MiB,
+		TotalMemory: 256 * units.MiB,
 	}
 }
 
 // minMemory is what the smallest of the decoders needs.
 const minMemory = 8 * units.MiB
+
+// minTotalMemory is what leaves decoders of bodies objectMemory, in their share.
+const minTotalMemory = 96 * units.MiB
 
 // Validate returns what cannot be used in l, one error for each key, each beginning with the key's name and a colon.
 func (l Limits) Validate() error {
@@ -59,6 +64,9 @@ func (l Limits) Validate() error {
 	if l.Memory < minMemory {
 		errs = append(errs, fmt.Errorf("memory: %v is too little for the common formats; write %v or more", l.Memory, minMemory))
 	}
+	if l.TotalMemory < max(l.Memory, minTotalMemory) {
+		errs = append(errs, fmt.Errorf("total_memory: %v is less than what one object may need; write %v or more", l.TotalMemory, max(l.Memory, minTotalMemory)))
+	}
 	return errors.Join(errs...)
 }
 
@@ -75,6 +83,7 @@ func (l Limits) orDefault() Limits {
 	fill(&l.Ratio, d.Ratio)
 	fill(&l.RatioFrom, d.RatioFrom)
 	fill(&l.Memory, d.Memory)
+	fill(&l.TotalMemory, d.TotalMemory)
 	l.Depth = min(l.Depth, maxDepth)
 	return l
 }

@@ -73,8 +73,16 @@ func openGzip(w *walker, n *node, off int64) error {
 func openBzip2(w *walker, n *node, off int64) error {
 	s := w.stream(n, off, -1)
 	defer s.close()
+	release, err := w.reserve(bzip2Memory, "bzip2")
+	if err != nil {
+		return err
+	}
+	defer release()
 	return w.oneStream(n, s, "", &bzip2Streams{s: s, r: bzip2.NewReader(s)})
 }
+
+// bzip2Memory is what the decoder needs for blocks of 900 kB, the largest there are: four bytes for each of theirs.
+const bzip2Memory = 4 << 20
 
 // bzip2Streams tells something else behind the last stream from a broken stream.
 type bzip2Streams struct {

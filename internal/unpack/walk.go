@@ -27,7 +27,7 @@ import (
 func Walk(ctx context.Context, pool *spool.Pool, src Source, lim Limits, visit func(Part) error) []Problem {
 	w := &walker{
 		ctx: ctx, pool: pool, lim: lim.orDefault(), visit: visit,
-		root: src.Blob.Size(), opened: make(map[[32]byte]struct{}),
+		claim: claimOf(ctx), root: src.Blob.Size(), opened: make(map[[32]byte]struct{}),
 	}
 	w.open(&node{blob: src.Blob, path: cleanName(src.Name)})
 	return w.problems
@@ -41,10 +41,11 @@ type walker struct {
 	visit func(Part) error
 	root  int64 // size of the source: what the ratio refers to
 
-	parts    int   // members so far
-	expanded int64 // bytes of all members so far
-	consumed int64 // bytes that decoders were given so far
-	memory   int64 // for dictionaries, at present
+	parts    int    // members so far
+	expanded int64  // bytes of all members so far
+	consumed int64  // bytes that decoders were given so far
+	memory   int64  // for dictionaries, at present
+	claim    *claim // of the memory of all
 	opened   map[[32]byte]struct{}
 	problems []Problem
 	counts   [len(kindNames)]int // of problems, by kind
@@ -102,13 +103,18 @@ func (w *walker) alive(path string) error {
 	return nil
 }
 
-// reserve takes n bytes of memory for a decoder, and returns what gives them back. The error is of kind TooLarge.
+// reserve takes n bytes of memory for a decoder, and returns what gives them back. It waits where others have it. The error is of
+// kind TooLarge, or SpoolFull.
 func (w *walker) reserve(n int64, what string) (release func(), err error) {
 	if n < 0 || n > int64(w.lim.Memory)-w.memory {
 		return func() {}, errorf(TooLarge, what, "reading it takes %d bytes of memory, more than memory (%v) has left", n, w.lim.Memory)
 	}
+	p := Patience{For: w.pool.Config().Wait.Std(), Waiting: spool.Waiting{Done: w.ctx.Done()}}
+	if err := w.claim.take(n, Inner, p, what); err != nil {
+		return func() {}, err
+	}
 	w.memory += n
-	return func() { w.memory -= n }, nil
+	return func() { w.memory -= n; w.claim.give(n) }, nil
 }
 
 // open looks into n, under every view that its content allows.

@@ -178,7 +178,8 @@ func (z *zipWalk) decoder(e *zipEntry, s *stream) (r io.Reader, release func(), 
 	case zipDeflate64:
 		return newInflate64(s), none, nil
 	case zipBzip2:
-		return bzip2.NewReader(s), none, nil
+		release, err = z.w.reserve(bzip2Memory, "bzip2")
+		return bzip2.NewReader(s), release, err
 	case zipLZMA:
 		return z.lzma(e, s)
 	case zipZstdOld, zipZstd:

@@ -14,6 +14,9 @@ import (
 	"lazaret/internal/audit"
 	"lazaret/internal/spool"
 	"lazaret/internal/units"
+	"lazaret/internal/unpack"
+
+	"github.com/andybalholm/brotli"
 )
 
 // TestDownloadsWaitForRoom has 200 downloads at the same time want far more of the spool than there is: all of them arrive.
@@ -199,4 +202,60 @@ func TestDownloadsForOthersWaitForRoom(t *testing.T) {
 	if resp.StatusCode != http.StatusPartialContent || body != string(h.content[100:]) || h.asked.Load() != 1 {
 		t.Errorf("%s %s, %d bytes, the origin was asked %d times", resp.Status, resp.Header.Get("X-Lazaret-Kind"), len(body), h.asked.Load())
 	}
+}
+
+// TestStalledSitesDoNotTakeTheDecodersMemory has a site send many bodies in a coding with large windows, and come to a standstill in
+// each: decoders take no more memory than their share, and others are served meanwhile.
+func TestStalledSitesDoNotTakeTheDecodersMemory(t *testing.T) {
+	unpack.Memory().Resize(96 * units.MiB)
+	t.Cleanup(func() { unpack.Memory().Resize(unpack.Default().TotalMemory) })
+	r := newRig(t)
+	content := noise(3 << 20)
+	enc, page := brotliOf(t, 24, content), brotliOf(t, 22, content[:5000])
+	var stalled atomic.Int32
+	goOn := make(chan struct{})
+	o := r.origin(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Content-Encoding", "br")
+		if req.URL.Path == "/page" {
+			_, _ = w.Write(page)
+			return
+		}
+		_, _ = w.Write(enc[:2<<20])
+		_ = http.NewResponseController(w).Flush()
+		stalled.Add(1)
+		<-goOn
+		_, _ = w.Write(enc[2<<20:])
+	})
+	const many = 30
+	var wg sync.WaitGroup
+	for range many {
+		wg.Go(func() {
+			if resp, body := get(t, r.client(), o.URL, "Accept-Encoding", "br"); resp.StatusCode != http.StatusOK || body != string(content) {
+				t.Errorf("%s %s, %d bytes", resp.Status, resp.Header.Get("X-Lazaret-Reason"), len(body))
+			}
+		})
+	}
+	eventually(t, "all have come to a standstill", func() bool { return stalled.Load() == many })
+	if resp, body := get(t, r.client(), o.URL+"/page", "Accept-Encoding", "br"); resp.StatusCode != http.StatusOK || body != string(content[:5000]) {
+		t.Errorf("meanwhile: %s %s, %d bytes", resp.Status, resp.Header.Get("X-Lazaret-Reason"), len(body))
+	}
+	if now, _ := unpack.Memory().Used(); now == 0 || now > 48<<20 {
+		t.Errorf("decoders have %d bytes", now)
+	}
+	close(goOn)
+	wg.Wait()
+	if now, most := unpack.Memory().Used(); now != 0 || most > 96<<20 {
+		t.Errorf("afterwards decoders have %d bytes; they had up to %d", now, most)
+	}
+}
+
+func brotliOf(t *testing.T, lgwin int, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := brotli.NewWriterOptions(&out, brotli.WriterOptions{Quality: 2, LGWin: lgwin})
+	_, _ = w.Write(b)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }

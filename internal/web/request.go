@@ -233,7 +233,7 @@ func (x *exchange) decode(o *scan.Object, in gate.Intake, codings []string) *sca
 		codings = slices.Delete(slices.Clone(codings), i, i+1)
 		r = httputil.NewChunkedReader(r)
 	}
-	in.Encodings = codings
+	in.Encodings, in.Held = codings, true
 	decoded, err := x.s.opt.Gate.Take(r, in)
 	if err != nil {
 		known := scan.IncompleteVerdict(scan.Undecodable, "%s: %v", awsChunked, err)

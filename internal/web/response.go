@@ -224,7 +224,7 @@ func (c *call) held(ctx context.Context, resp *http.Response, codings []string) 
 func (c *call) take(ctx context.Context, body io.Reader, in gate.Intake) (*scan.Object, *beyond, error) {
 	dog := newWatchdog(c.set.pacing, func(err error) { c.cancel(err) })
 	r := &watchedReader{body, dog}
-	if c.upload == nil { // else it would wait with room that others may wait for
+	if !c.holdsRoom() { // else it would wait with room that others may wait for
 		in.Wait = &spool.Waiting{Done: ctx.Done(), Note: dog.pause}
 	}
 	o, more, err := c.takeBeyond(c.facts, r, in)
@@ -235,6 +235,15 @@ func (c *call) take(ctx context.Context, body io.Reader, in gate.Intake) (*scan.
 		err = slow
 	}
 	return o, more, err
+}
+
+// holdsRoom says whether the request's content, which is kept until it is answered, has room on disk.
+func (c *call) holdsRoom() bool {
+	if c.upload == nil {
+		return false
+	}
+	_, inMemory := c.upload.Body.Bytes()
+	return !inMemory
 }
 
 // rest reads what a decoder has left of the content: the end of the last chunk and the trailers come after it.
