@@ -90,6 +90,7 @@ func (d *doctor) examine(ctx context.Context, f *flags) {
 	}
 	d.note("settings", levelOK, file, "")
 	d.disk()
+	d.files()
 	d.clock()
 	d.scanners(ctx)
 	d.listeners(ctx)
@@ -150,6 +151,15 @@ func (d *doctor) disk() {
 		return
 	}
 	d.note("disk", levelOK, seen, "")
+}
+
+// files looks at how many files may be open: by whoever runs the doctor, which may be others than the gateway has.
+func (d *doctor) files() {
+	if w := daemon.DescriptorsWarning(d.cfg); w != "" {
+		d.note("open files", levelWarn, w, "as it says, where the gateway is run like the doctor; the unit has a limit of its own (systemctl show -p LimitNOFILE lazaret)")
+		return
+	}
+	d.note("open files", levelOK, "enough for web.max_connections", "")
 }
 
 // clock notices a clock that is far off: every certificate would look wrong.

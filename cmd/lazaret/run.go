@@ -118,6 +118,9 @@ func checkCommand() *cobra.Command {
 			for _, w := range cfg.Warnings {
 				fmt.Fprintf(c.OutOrStdout(), "warning: %s\n", w)
 			}
+			if w := daemon.DescriptorsWarning(cfg); w != "" {
+				fmt.Fprintf(c.OutOrStdout(), "warning: %s\n", w)
+			}
 			return nil
 		},
 	}

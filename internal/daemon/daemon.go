@@ -64,6 +64,7 @@ type Daemon struct {
 	caDir  string
 	gate   *gate.Gate
 	web    *web.Server
+	idle   atomic.Pointer[web.Server] // web, once it is there: listeners are opened before
 	pop3   *pop3.Server
 	admin  *admin.Server
 
@@ -245,12 +246,15 @@ func (d *Daemon) servers(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("[admin]: %w", err)
 	}
+	share := shareDescriptors(cfg, openFiles())
 	d.web, err = web.New(cfg.Web.Config, web.Options{
 		Gate: d.gate, Interceptor: following{d}, Dialer: following{d}, Pages: pages, Self: d.admin.Handler(), Log: d.log,
+		MostConnections: share.connections, MostOrigins: share.origins,
 	})
 	if err != nil {
 		return fmt.Errorf("[web]: %w", err)
 	}
+	d.idle.Store(d.web)
 	if err := d.mailServers(cfg); err != nil {
 		return err
 	}

@@ -206,6 +206,9 @@ func (d *Daemon) announce(cfg *config.Config, e *engines) {
 		d.log.Warn("the built-in signatures alone stand guard: they know little more than the EICAR test file; " +
 			"install ClamAV (Debian: apt-get install clamav-daemon), or name a scanner in [[scanner]]")
 	}
+	if w := DescriptorsWarning(cfg); w != "" {
+		d.log.Warn("not everything in the settings is possible here", "warning", w)
+	}
 	for _, w := range cfg.Warnings {
 		d.log.Warn("the settings are surely not meant like this", "warning", w.Error())
 	}

@@ -31,11 +31,13 @@ type listeners struct {
 // open opens every address, before anything slow is begun: an address that is taken is told at once. What it opened before
 // an error stays with d, for abandon.
 func (d *Daemon) open(ctx context.Context, cfg *config.Config) error {
-	d.at.limits = listen.NewLimits(cfg.Listen.MaxConnections, cfg.Listen.MaxPerClient)
+	// Like the settings' own, it is above the proxy's: a client who meets that hears why.
+	most := min(cfg.Web.MaxConnections, shareDescriptors(cfg, openFiles()).connections)
+	d.at.limits = listen.NewLimits(min(cfg.Listen.MaxConnections, most+most/4), cfg.Listen.MaxPerClient)
 	limits := d.at.limits
 	take := func(key string, to *[]*listen.Listener, addresses []string, transparent bool) error {
 		for _, a := range addresses {
-			ls, err := listen.Listen(ctx, a, cfg.Listen, listen.Options{Logger: d.log, Limits: limits, Transparent: transparent})
+			ls, err := listen.Listen(ctx, a, cfg.Listen, listen.Options{Logger: d.log, Limits: limits, Transparent: transparent, OnShortage: d.giveUpIdle})
 			*to = append(*to, ls...)
 			if err != nil {
 				return fmt.Errorf("%s: %w", key, err)
@@ -64,7 +66,7 @@ func (d *Daemon) open(ctx context.Context, cfg *config.Config) error {
 	}
 	console := listen.Default()
 	console.MaxConnections, console.MaxPerClient = consoleConnections, consolePerClient
-	ls, err := listen.Listen(ctx, cfg.Admin.Listen, console, listen.Options{Logger: d.log})
+	ls, err := listen.Listen(ctx, cfg.Admin.Listen, console, listen.Options{Logger: d.log, OnShortage: d.giveUpIdle})
 	if err != nil {
 		return fmt.Errorf("[admin] listen: %w", err)
 	}

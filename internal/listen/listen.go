@@ -83,6 +83,8 @@ type Options struct {
 	Logger      *slog.Logger // nil: slog.Default
 	Limits      *Limits      // shared with other listeners; nil: its own
 	Transparent bool         // traffic is redirected here: connections know their original destination
+	// OnShortage is called when there is no file descriptor for a connection: it closes some that are not needed. nil: nothing is.
+	OnShortage func()
 }
 
 // Listener accepts connections within limits. Accept may be called by one goroutine at a time; everything else by many.
@@ -242,6 +244,9 @@ func (l *Listener) run() {
 		if errors.Is(err, net.ErrClosed) || !temporary(err) {
 			l.hand(accepted{err: err})
 			return
+		}
+		if l.opt.OnShortage != nil && (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) {
+			l.opt.OnShortage()
 		}
 		if backoff = min(max(backoff*2, minBackoff), maxBackoff); time.Since(logged) > logEvery {
 			logged = time.Now()

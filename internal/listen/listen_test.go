@@ -407,3 +407,39 @@ func FuzzListenFDs(f *testing.F) {
 		}
 	})
 }
+
+// starved is a listener without file descriptors, until some have been given up.
+type starved struct {
+	net.Listener
+	freed atomic.Bool
+}
+
+func (l *starved) Accept() (net.Conn, error) {
+	if !l.freed.Load() {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return l.Listener.Accept()
+}
+
+func TestAShortageOfDescriptorsIsTold(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &starved{Listener: ln}
+	l, err := New(s, Default(), Options{Logger: slog.New(slog.DiscardHandler), OnShortage: func() { s.freed.Store(true) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	got, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Close()
+}

@@ -71,6 +71,7 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew, http.StateIdle:
 		c.reading.Store(true)
+		s.idle.add(c)
 		if w, ok := nc.(*watchedConn); ok {
 			w.await(state == http.StateNew)
 		}
@@ -83,11 +84,14 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 			s.park(c)
 			return
 		}
+		s.idle.remove(c)
 		c.close()
 	case http.StateHijacked:
 		c.reading.Store(false)
 		s.inside.Delete(nc)
+		s.idle.remove(c)
 	case http.StateActive:
+		s.idle.remove(c)
 	}
 }
 
@@ -123,6 +127,7 @@ func (c *client) origin(s *Server, scheme, hostport string, dial func(context.Co
 
 // leave ends the use of o, and o itself where the client has gone meanwhile.
 func (c *client) leave(o *origin) {
+	o.server.origins.used(o)
 	o.users.Add(-1)
 	c.mu.Lock()
 	closed := c.closed

@@ -43,7 +43,7 @@ func (s *Server) serveSession(ctx context.Context, sess *intercept.Session, nc *
 		return
 	}
 	if c.pinned == nil {
-		c.pinned = &origin{ended: true} // nothing leaves
+		c.pinned = &origin{server: s, ended: true} // nothing leaves
 	}
 	c.below = nc
 	s.visit(c, s.newVisit(c))

@@ -76,8 +76,14 @@ func (o *origin) openLocked(ctx context.Context) error {
 		_ = o.cc.Close() // it is dead already
 		o.cc, o.nc = nil, nil
 	}
+	if o.gone != nil {
+		o.server.origins.again(o) // there are as many as connections of clients
+	} else if !o.server.origins.enter(o) {
+		return errTooManyOrigins
+	}
 	nc, err := o.dial(ctx)
 	if err != nil {
+		o.server.origins.leave(o)
 		return err
 	}
 	o.born, o.sent = time.Now(), 0
@@ -147,6 +153,12 @@ func (o *origin) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ended = true
+	o.server.origins.leave(o)
+	o.hangUpLocked()
+}
+
+// hangUpLocked ends the connection.
+func (o *origin) hangUpLocked() {
 	if o.cc != nil {
 		o.cc.SetStateHook(nil)
 		_ = o.cc.Close() // what was under way fails by it, as intended
@@ -167,6 +179,7 @@ func (o *origin) detach() (release func()) {
 	}
 	cc.SetStateHook(nil)
 	o.cc, o.nc, o.lent = nil, nil, nil
+	o.server.origins.leave(o) // there are few of these at a time
 	return func() {
 		idle := func(cc *http.ClientConn) {
 			if cc.InFlight() == 0 || cc.Err() != nil {

@@ -22,6 +22,7 @@ const parkAfter = 500 * time.Millisecond
 // visit has the inner server serve an opened connection until it is idle.
 func (s *Server) visit(c *client, served net.Conn) {
 	if !s.serveVisit(served) {
+		s.idle.remove(c)
 		_ = served.Close() // nobody is left to serve it
 		s.inside.Delete(served)
 		c.close()
@@ -43,6 +44,7 @@ func (s *Server) park(c *client) {
 	s.mu.Lock()
 	if s.draining {
 		s.mu.Unlock()
+		s.idle.remove(c)
 		_ = c.conn.Close() // idle, and the service ends
 		c.close()
 		return
@@ -64,6 +66,7 @@ func (s *Server) park(c *client) {
 			err = c.conn.SetReadDeadline(time.Time{})
 		}
 		if err != nil {
+			s.idle.remove(c)
 			_ = c.conn.Close() // idle for too long, or closed already
 			c.close()
 			return

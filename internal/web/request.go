@@ -409,6 +409,8 @@ func (x *exchange) originFailed(err error) {
 		x.faulty(fault)
 	case errors.As(err, &dial):
 		x.dialFailed(err)
+	case errors.Is(err, errTooManyOrigins):
+		x.refuse(notice.Overload, "too many connections", err.Error())
 	case errors.Is(err, errNoReply):
 		x.refuse(notice.OriginTimeout, "the site did not answer in time", fmt.Sprintf("no answer within %v", x.set.ReplyTimeout))
 	default:

@@ -60,7 +60,10 @@ type Options struct {
 	Dialer      Dialer
 	Pages       Renderer
 	Self        http.Handler // answers requests that are for the gateway itself; nil: a short text does
-	Log         *slog.Logger
+	// MostConnections and MostOrigins bound the connections of clients and to origins, whatever the settings say: there is only so
+	// much to have. 0: the settings alone do, and nothing does.
+	MostConnections, MostOrigins int
+	Log                          *slog.Logger
 }
 
 // Server is the proxy. It is safe for use by many goroutines.
@@ -82,6 +85,8 @@ type Server struct {
 	stopped   *stopped
 	jobs      *jobs
 	parkAfter time.Duration
+	origins   *openOrigins
+	idle      *idlers
 
 	ctx    context.Context // ends when nothing may go on any more
 	cancel context.CancelFunc
@@ -100,7 +105,7 @@ type Server struct {
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
 		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
-		stopped: newStopped(), jobs: newJobs(),
+		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(),
 		parkAfter: parkAfter,
 	}
 	if err := s.Use(cfg); err != nil {
@@ -172,7 +177,11 @@ func (s *Server) Use(cfg Config) error {
 		next.users = users
 	}
 	s.settings.Store(next)
-	s.limits.set(cfg.MaxConnections, cfg.MaxConnectionsClient)
+	most := cfg.MaxConnections
+	if s.opt.MostConnections > 0 {
+		most = min(most, s.opt.MostConnections)
+	}
+	s.limits.set(most, cfg.MaxConnectionsClient)
 	s.stopped.forget() // what was a reason may be none any more
 	s.store.limit(int64(cfg.RangeCacheSize), cfg.RangeCacheTime.Std())
 	return nil
