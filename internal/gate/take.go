@@ -77,6 +77,9 @@ func (g *Gate) take(r io.Reader, in Intake, beyond bool) (*scan.Object, io.ReadC
 // MaxObject returns how many bytes of one object are taken at most.
 func (g *Gate) MaxObject() int64 { return int64(g.opt.Pool.Config().MaxObject) }
 
+// Room returns how many bytes of all objects together may be on disk.
+func (g *Gate) Room() int64 { return int64(g.opt.Pool.Config().TotalDisk) }
+
 func (g *Gate) fill(o *scan.Object, src io.Reader, in Intake, beyond bool) (io.ReadCloser, error) {
 	limit := in.Limit
 	if limit <= 0 {

@@ -232,8 +232,7 @@ func (b *beginning) Read(p []byte) (int, error) {
 }
 
 // goOn ends the trickle, where there is one, and returns what the client does not have yet of the object that was judged.
-func (c *call) goOn(o *scan.Object) io.Reader {
-	r := o.Body.NewReader()
+func (c *call) goOn(o *scan.Object, r io.ReadSeeker) io.Reader {
 	if c.hold.end(); !c.head {
 		return r
 	}
@@ -245,12 +244,14 @@ func (c *call) goOn(o *scan.Object) io.Reader {
 
 // deliverRest sends what the client does not have yet of an object that was judged whole.
 func (c *call) deliverRest(o *scan.Object, trailer http.Header) {
-	r := c.goOn(o)
+	r, end := c.taken(o.Body)
+	defer end()
+	rest := c.goOn(o, r)
 	if c.hold.length >= 0 && c.hold.length != o.Body.Size() {
 		c.abort() // the head has promised another size
 	}
-	if err := c.send(r); err != nil {
-		c.s.opt.Log.Debug("a client did not take its answer", "client", c.c.addr, "url", c.facts.URL, "error", err)
+	if err := c.send(rest); err != nil {
+		c.notTaken(err)
 		c.abort()
 	}
 	if c.hold.length < 0 {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -258,4 +260,104 @@ func brotliOf(t *testing.T, lgwin int, b []byte) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
+}
+
+// TestSlowClientsGiveWay has a client hold all of the room and take next to nothing: others are served, and so is what it has besides.
+func TestSlowClientsGiveWay(t *testing.T) {
+	const size = 16 << 20 // more than what is in sockets' buffers
+	r := newRig(t, func(p *plan) {
+		p.spool.Memory, p.spool.TotalMemory = 16*units.KiB, units.MiB
+		p.spool.MaxObject, p.spool.TotalDisk, p.spool.Wait = size, 56*units.MiB, 100*short
+		p.web.StallTimeout = units.Duration(time.Hour)
+	})
+	r.server.pressure.after = 2 * short.Std()
+	content := noise(size)
+	o := r.origin(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		_, _ = w.Write(content)
+	})
+	var slow []*rawConn
+	for range 3 {
+		c := r.dial()
+		if err := c.Conn.(*net.TCPConn).SetReadBuffer(256 << 10); err != nil {
+			t.Fatal(err)
+		}
+		slow = append(slow, c.send("GET "+o.URL+"/ HTTP/1.1\r\nHost: x\r\n\r\n"))
+	}
+	eventually(t, "the slow one has all", func() bool {
+		r.server.pressure.mu.Lock()
+		defer r.server.pressure.mu.Unlock()
+		return len(r.server.pressure.holds) == len(slow) && r.pool.Usage().Disk >= int64(len(slow))*size
+	})
+	other := r.client(func(tr *http.Transport) {
+		tr.DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).DialContext
+	})
+	if resp, body := get(t, other, o.URL); resp.StatusCode != http.StatusOK || body != string(content) {
+		t.Errorf("another client: %s %s, %d bytes", resp.Status, resp.Header.Get("X-Lazaret-Kind"), len(body))
+	}
+	whole := 0
+	for _, c := range slow {
+		resp, err := http.ReadResponse(c.br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, resp.Body); n == size && err == nil {
+			whole++
+		}
+		resp.Body.Close()
+	}
+	if whole != len(slow)-1 {
+		t.Errorf("%d of %d slow downloads came to their end", whole, len(slow))
+	}
+}
+
+// TestWhoGivesWay goes through who is given up for whom.
+func TestWhoGivesWay(t *testing.T) {
+	a, b, c := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1")
+	p := newPressure(100 << 20)
+	p.after = 0
+	hold := func(client netip.Addr, mib, moved int64) *holding {
+		h := p.hold(client, func() int64 { return mib << 20 }, func(error) {})
+		h.moved.Store(moved)
+		return h
+	}
+	fast, slow := hold(a, 40, 1<<30), hold(a, 40, 100)
+	defer fast.end()
+	choose := func() *holding {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.choose()
+	}
+	if choose() != nil {
+		t.Error("somebody gives way to nobody")
+	}
+	own := p.wait(a)
+	if choose() != nil {
+		t.Error("somebody gives way to himself")
+	}
+	own()
+	end := p.wait(b)
+	if choose() != slow {
+		t.Error("the slowest of the one that has most does not give way")
+	}
+	p.after = time.Hour
+	if choose() != nil {
+		t.Error("nobody has waited for long")
+	}
+	p.after = 0
+	slow.end()
+	if choose() != nil {
+		t.Error("40 of 100 are not more than a share of two")
+	}
+	defer p.wait(c)()
+	if choose() != fast {
+		t.Error("40 of 100 are more than a share of three")
+	}
+	end()
+	called := false
+	h := p.hold(a, nil, func(error) { called = true })
+	h.end()
+	if h.giveUp(); called {
+		t.Error("what had ended was cut")
+	}
 }

@@ -35,7 +35,9 @@ func (c *call) slice(resp *http.Response, o *scan.Object) {
 	out, stop := pacedWriter(c.w, c.set.pacing)
 	w := &sliceWriter{ResponseWriter: c.w, out: out}
 	c.head = true
-	http.ServeContent(w, r, "", modified, o.Body.NewReader())
+	content, end := c.taken(o.Body)
+	http.ServeContent(w, r, "", modified, content)
+	end()
 	if err := stop(); err != nil || w.err != nil {
 		c.abort()
 	}

@@ -23,7 +23,6 @@ import (
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
-	"lazaret/internal/spool"
 )
 
 // forward serves the request from its origin: its content is judged, then it is sent, then the answer is judged and
@@ -80,7 +79,10 @@ func (x *exchange) forward() {
 			x.sendBeyond(ctx, call, body, more)
 			return
 		}
-		call.upload = body
+		if call.upload = body; body != nil {
+			call.goes = x.s.pressure.hold(x.facts.Client, body.Body.Size, cancel)
+			defer call.goes.end()
+		}
 	}
 	x.fromStore(ctx, call)
 }
@@ -106,6 +108,7 @@ type call struct {
 	*exchange
 	cancel  context.CancelCauseFunc
 	upload  *scan.Object // nil: none, or streamed
+	goes    *holding     // upload, on its way
 	stream  bool         // the request's content goes on as it comes
 	upgrade string       // the protocol that the client wants to switch to
 	// extensions are what it is offered of a WebSocket's.
@@ -180,7 +183,7 @@ func (x *exchange) readUpload(f policy.Facts, in gate.Intake) (*scan.Object, *be
 		// Without deadlines the read goes on until the connection ends.
 		_ = rc.SetReadDeadline(longAgo)
 	})
-	in.Wait = &spool.Waiting{Done: x.r.Context().Done(), Note: dog.pause}
+	in.Wait = x.noted(x.r.Context().Done(), dog)
 	o, more, err := x.takeBeyond(f, &watchedReader{x.r.Body, dog}, in)
 	if slow := dog.stop(); slow != nil {
 		err = slow
@@ -350,7 +353,7 @@ func (c *call) outgoing(ctx context.Context, reply *time.Timer) *http.Request {
 func (c *call) attach(out *http.Request, reply *time.Timer) {
 	wait := c.set.ReplyTimeout.Std()
 	out.GetBody = func() (io.ReadCloser, error) {
-		return io.NopCloser(&progress{c.upload.Body.NewReader(), func() { reply.Reset(wait) }}), nil
+		return io.NopCloser(&progress{&movingReader{c.upload.Body.NewReader(), c.goes}, func() { reply.Reset(wait) }}), nil
 	}
 	out.Body, _ = out.GetBody() // never fails, see above
 	out.ContentLength = c.upload.Body.Size()
@@ -409,6 +412,8 @@ func (x *exchange) originFailed(err error) {
 		x.faulty(fault)
 	case errors.As(err, &dial):
 		x.dialFailed(err)
+	case errors.Is(err, errHoldsUp):
+		x.refuse(notice.Overload, "the site took the request's content too slowly while others waited for room", err.Error())
 	case errors.Is(err, errTooManyOrigins):
 		x.refuse(notice.Overload, "too many connections", err.Error())
 	case errors.Is(err, errNoReply):

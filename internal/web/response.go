@@ -16,7 +16,6 @@ import (
 	"lazaret/internal/gate"
 	"lazaret/internal/notice"
 	"lazaret/internal/scan"
-	"lazaret/internal/spool"
 )
 
 // answer judges the origin's answer and delivers it, or says why not.
@@ -225,8 +224,11 @@ func (c *call) take(ctx context.Context, body io.Reader, in gate.Intake) (*scan.
 	dog := newWatchdog(c.set.pacing, func(err error) { c.cancel(err) })
 	r := &watchedReader{body, dog}
 	if !c.holdsRoom() { // else it would wait with room that others may wait for
-		in.Wait = &spool.Waiting{Done: ctx.Done(), Note: dog.pause}
+		in.Wait = c.noted(ctx.Done(), dog)
 	}
+	h := c.growing(&in)
+	defer h.end()
+	r.Reader = comingReader{body, h}
 	o, more, err := c.takeBeyond(c.facts, r, in)
 	if err == nil && o.Body != nil && more == nil {
 		err = rest(r)
@@ -280,6 +282,9 @@ func (c *call) brokeOff(ctx context.Context, err error) {
 // brokenOff returns what is said of an answer that did not come whole because of err, which becomes the reason.
 func brokenOff(ctx context.Context, err *error) (kind notice.Kind, fault string) {
 	switch {
+	case errors.Is(context.Cause(ctx), errHoldsUp):
+		*err = errHoldsUp
+		return notice.Overload, "the site sent too slowly while others waited for room"
 	case errors.Is(*err, errStalled), errors.Is(*err, errTooSlow):
 		return notice.OriginTimeout, "the site stopped sending"
 	case errors.Is(*err, io.ErrUnexpectedEOF):
@@ -313,11 +318,18 @@ func (c *call) deliver(resp *http.Response, h http.Header, o *scan.Object) {
 	if _, inMemory := o.Body.Bytes(); inMemory {
 		c.c.below.hold()
 	}
-	if err := c.send(o.Body.NewReader()); err != nil {
-		c.s.opt.Log.Debug("a client did not take its answer", "client", c.c.addr, "url", c.facts.URL, "error", err)
+	r, end := c.taken(o.Body)
+	defer end()
+	if err := c.send(r); err != nil {
+		c.notTaken(err)
 		c.abort()
 	}
 	c.sendTrailer(trailer)
+}
+
+// notTaken logs that the client did not take its answer.
+func (c *call) notTaken(err error) {
+	c.s.opt.Log.Debug("a client did not take its answer", "client", c.c.addr, "url", c.facts.URL, "error", err)
 }
 
 // send copies a body to the client, and gives up on one that does not take it.

@@ -87,6 +87,7 @@ type Server struct {
 	parkAfter time.Duration
 	origins   *openOrigins
 	idle      *idlers
+	pressure  *pressure
 
 	ctx    context.Context // ends when nothing may go on any more
 	cancel context.CancelFunc
@@ -105,7 +106,7 @@ type Server struct {
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
 		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
-		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(),
+		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(), pressure: newPressure(opt.Gate.Room()),
 		parkAfter: parkAfter,
 	}
 	if err := s.Use(cfg); err != nil {
