@@ -111,6 +111,12 @@ func (g *Gate) fill(o *scan.Object, src io.Reader, in Intake, beyond bool) (io.R
 
 // pour reads r into w, and returns what came of it. Where beyond is true and w does not take all, rest has what follows.
 func pour(w *spool.Writer, r io.ReadCloser, beyond bool) (b *spool.Blob, rest io.ReadCloser, err error) {
+	if ended, err := w.Fill(r); err != nil {
+		return nil, nil, err
+	} else if ended {
+		b, err = w.Seal()
+		return b, nil, err
+	}
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	out := &refusing{Writer: w}
