@@ -21,6 +21,7 @@ type Intake struct {
 	Transfer  string   // the declared Content-Transfer-Encoding (RFC 2045, 6), which is not undone; mostly empty
 	Limit     int64    // more bytes than this are not taken; 0: the spool's limit
 	Size      int64    // how many bytes are announced, as they come; 0 or less: not known
+	Piece     bool     // it may be a piece of a file, see scan.Object
 	// Wait is how it waits where the spool has no room; nil: not at all. See spool.Writer.Wait.
 	Wait *spool.Waiting
 	// Growing, where it is not nil, is called before anything is read, with what shows the object while it grows. Nothing that
@@ -54,7 +55,7 @@ func (g *Gate) TakeBeyond(r io.Reader, in Intake) (o *scan.Object, rest io.ReadC
 
 func (g *Gate) take(r io.Reader, in Intake, beyond bool) (*scan.Object, io.ReadCloser, error) {
 	start := time.Now()
-	o := &scan.Object{Name: objectName(in.Name), Type: in.Type, TransferEncoding: in.Transfer}
+	o := &scan.Object{Name: objectName(in.Name), Type: in.Type, TransferEncoding: in.Transfer, Piece: in.Piece}
 	src := &source{r: r}
 	rest, err := g.fill(o, src, in, beyond)
 	o.Took = time.Since(start)
