@@ -59,14 +59,12 @@ func (x *exchange) forward() {
 			return
 		}
 	}
-	if grpc(x.r) {
-		x.leaveTurn() // it is not held
-		call.stream = true
-		f := x.facts
-		f.Direction, f.Type = policy.Upload, mediaType(x.r.Header)
-		if x.r.Body != nil && x.r.Body != http.NoBody {
-			x.r.Body = readCloser{x.s.opt.Gate.Stream(ctx, f, "grpc", "gRPC", x.r.Body), x.r.Body}
+	if p, ok := calling(x.r); ok {
+		stop := x.callUp(ctx, call, p)
+		if stop == nil {
+			return
 		}
+		defer stop()
 	} else {
 		body, more, ok := x.takeUpload()
 		if !ok {
@@ -329,6 +327,7 @@ func (c *call) outgoing(ctx context.Context, reply *time.Timer) *http.Request {
 		maps.Copy(h, c.known.origin)
 	}
 	acceptable(h)
+	acceptableMessages(h)
 	addVia(h, c.r.ProtoMajor, c.r.ProtoMinor, c.s.pseudonym)
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil // otherwise net/http puts its own there
@@ -402,6 +401,7 @@ func (x *exchange) originFailed(err error) {
 	switch {
 	case x.r.Context().Err() != nil:
 		x.abort() // the client has gone
+	case x.callRefused(err):
 	case errors.Is(err, errAbort):
 		x.s.opt.Gate.Refuse(x.facts, notice.OriginProtocol, "the site closed the connection", err.Error())
 		x.abort()
