@@ -182,7 +182,7 @@ func TestWhatFollowsTheEndOfTheContent(t *testing.T) {
 	for _, coding := range codings {
 		for name, rest := range tail {
 			enc := append(encode(t, coding, body), rest...)
-			padded := strings.HasPrefix(name, "zero") && name != "zeros first" && coding != "br" && coding != "zstd"
+			padded := strings.HasPrefix(name, "zero") && name != "zeros first" && (strings.HasSuffix(coding, "gzip") || wire(coding) == "deflate")
 			for _, r := range []io.Reader{bytes.NewReader(enc), iotest.OneByteReader(bytes.NewReader(enc))} {
 				got, err := decodeFrom(r, Limits{}, wire(coding))
 				switch {
