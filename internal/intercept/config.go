@@ -44,7 +44,7 @@ type Config struct {
 // Exception lets one host's faults pass until a day.
 type Exception struct {
 	Host        string      `toml:"host" doc:"the host, as in the URL; no wildcards"`
-	Faults      []FaultKind `toml:"faults" doc:"which faults: untrusted, self-signed, wrong-name, expired, not-yet-valid, weak, not-allowed, revoked"`
+	Faults      []FaultKind `toml:"faults" doc:"which faults: untrusted, self-signed, wrong-name, expired, not-yet-valid, weak, wrong-usage, not-allowed, revoked"`
 	Expires     time.Time   `toml:"expires" doc:"the moment from which the exception no longer holds, such as 2026-12-31T00:00:00Z"`
 	Fingerprint string      `toml:"fingerprint" doc:"SHA-256 of the one certificate that is meant, in hexadecimal; empty: any"`
 }
@@ -52,7 +52,7 @@ type Exception struct {
 // excusable lists the faults that an exception can be for. The others leave nothing to talk to, or are the gateway's own
 // circle.
 var excusable = []FaultKind{
-	FaultUntrusted, FaultSelfSigned, FaultName, FaultExpired, FaultNotYetValid, FaultWeak, FaultNotAllowed, FaultRevoked,
+	FaultUntrusted, FaultSelfSigned, FaultName, FaultExpired, FaultNotYetValid, FaultWeak, FaultUsage, FaultNotAllowed, FaultRevoked,
 }
 
 // The values of client_certificates.

@@ -125,7 +125,8 @@ const (
 	FaultExpired     FaultKind = "expired"
 	FaultNotYetValid FaultKind = "not-yet-valid"
 	FaultRevoked     FaultKind = "revoked"
-	FaultWeak        FaultKind = "weak" // key, hash or protocol
+	FaultWeak        FaultKind = "weak"        // key, hash or protocol
+	FaultUsage       FaultKind = "wrong-usage" // a leaf that is an authority's, or whose key may not sign
 	FaultMalformed   FaultKind = "malformed"
 	FaultOwnCA       FaultKind = "own-ca" // signed by this gateway's CA
 	FaultNotAllowed  FaultKind = "not-allowed"
@@ -134,7 +135,7 @@ const (
 // faultKinds lists all of them.
 var faultKinds = []FaultKind{
 	FaultUnreachable, FaultHandshake, FaultUntrusted, FaultSelfSigned, FaultName, FaultExpired, FaultNotYetValid, FaultRevoked,
-	FaultWeak, FaultMalformed, FaultOwnCA, FaultNotAllowed,
+	FaultWeak, FaultUsage, FaultMalformed, FaultOwnCA, FaultNotAllowed,
 }
 
 // Fault is why an origin is not to be talked to.

@@ -65,7 +65,7 @@ type presented struct {
 // that it found, so that an exception for one does not hide another.
 //
 // It is crypto/x509's path validation (RFC 5280, 6) with what browsers ask for besides: keys and signatures that are not
-// weak, no wildcard over a public suffix, must-staple, and never this gateway's own CA, which the machine may well trust.
+// weak, a leaf that is a server's and no authority's, no wildcard over a public suffix, must-staple, and never this gateway's own CA, which the machine may well trust.
 func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault) {
 	if len(p.chain) == 0 {
 		return nil, []*Fault{{Kind: FaultMalformed, Detail: "the server sent no certificate"}}
@@ -94,6 +94,9 @@ func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault
 		for _, f := range v.besides(leaf, others, now) {
 			add(f)
 		}
+	}
+	for _, f := range leafUsage(leaf, path != nil) {
+		add(f)
 	}
 	add(checkName(leaf, p.name))
 	if len(path) > 1 && !p.resumed {
@@ -231,7 +234,8 @@ func within(c *x509.Certificate, now time.Time) *Fault {
 
 // checkName returns a fault where leaf is not for name. crypto/x509 looks at subject alternative names only, takes a
 // wildcard for one whole leftmost label, and IP addresses by their own entries (RFC 9525); a wildcard over a public suffix
-// ("*.co.uk") is refused here, as browsers do.
+// ("*.co.uk") or over a top-level label that nobody has registered ("*.intranet") is refused here, as browsers do. Suffixes of
+// the list's private section ("*.github.io") are their owners' to have certificates for.
 func checkName(leaf *x509.Certificate, name string) *Fault {
 	if err := leaf.VerifyHostname(name); err != nil {
 		return &Fault{Kind: FaultName, Detail: wrongName(leaf, name), Err: err}
@@ -245,8 +249,14 @@ func checkName(leaf *x509.Certificate, name string) *Fault {
 		}
 	}
 	_, base, _ := strings.Cut(strings.ToLower(name), ".")
-	if suffix, icann := publicsuffix.PublicSuffix(base); icann && suffix == base {
+	suffix, icann := publicsuffix.PublicSuffix(base)
+	switch {
+	case suffix != base:
+		return nil
+	case icann:
 		return &Fault{Kind: FaultName, Detail: fmt.Sprintf("the certificate is for *.%s, every site under a public suffix", base)}
+	case !strings.Contains(base, "."):
+		return &Fault{Kind: FaultName, Detail: fmt.Sprintf("the certificate is for *.%s, every host under a top-level name", base)}
 	}
 	return nil
 }

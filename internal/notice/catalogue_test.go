@@ -100,7 +100,7 @@ func TestEveryKindReasonAndFaultIsExplained(t *testing.T) {
 		t.Errorf("Kinds lists %d of %d", len(Kinds()), len(specs))
 	}
 	faults := []string{
-		"handshake", "untrusted", "self-signed", "wrong-name", "expired", "not-yet-valid", "revoked", "weak", "malformed", "own-ca",
+		"handshake", "untrusted", "self-signed", "wrong-name", "expired", "not-yet-valid", "revoked", "weak", "wrong-usage", "malformed", "own-ca",
 		"not-allowed", "parent",
 	}
 	for lang, m := range catalogues(t) {

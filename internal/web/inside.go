@@ -178,7 +178,7 @@ func faultNotice(f *intercept.Fault) (notice.Kind, string) {
 	case intercept.FaultNotAllowed:
 		return notice.ForbiddenTarget, f.Detail
 	case intercept.FaultUntrusted, intercept.FaultSelfSigned, intercept.FaultName, intercept.FaultExpired,
-		intercept.FaultNotYetValid, intercept.FaultRevoked, intercept.FaultMalformed, intercept.FaultOwnCA:
+		intercept.FaultNotYetValid, intercept.FaultRevoked, intercept.FaultUsage, intercept.FaultMalformed, intercept.FaultOwnCA:
 	}
 	return notice.OriginCert, f.Detail
 }
