@@ -28,6 +28,7 @@ type Dialer struct {
 	cfg    Config
 	opt    Options
 	parent *url.URL
+	strict string // why no private address is dialled, whatever AllowPrivate says; empty: that says it
 
 	mu     sync.Mutex
 	making map[string]int // dials in the making, by host:port
@@ -43,6 +44,13 @@ func New(cfg Config, opt Options) (*Dialer, error) {
 		return nil, fmt.Errorf("parent: %w", err)
 	}
 	return &Dialer{cfg: cfg, opt: opt, parent: parent, making: map[string]int{}}, nil
+}
+
+// PublicOnly returns a Dialer of the same settings that connects to no private address, whatever AllowPrivate says: it is for
+// places that neither a user nor the operator has named. why ends the errors about such addresses. Where a parent proxy resolves
+// the names, only literal addresses can be judged.
+func (d *Dialer) PublicOnly(why string) *Dialer {
+	return &Dialer{cfg: d.cfg, opt: d.opt, parent: d.parent, strict: why, making: map[string]int{}}
 }
 
 // ParentURL returns the parent proxy with its credentials, nil where there is none. Requests for http:// URLs go to it in

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -23,33 +24,44 @@ const minRSABits = 2048
 // verifier judges the certificates of origins.
 type verifier struct {
 	roots  *x509.CertPool
+	extra  map[[32]byte]struct{} // those of them that the settings name, by SHA-256
 	ca     *CA
 	now    func() time.Time
 	chains *lru[[32]byte, chain]        // paths that were found good lately
 	own    func(*x509.Certificate) bool // says whether a certificate has the gateway's own leaf key; may be nil
 }
 
-// loadRoots returns the system's roots and those of the PEM files.
-func loadRoots(files []string) (*x509.CertPool, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
+// loadRoots returns the system's roots with those of the PEM files, and which the latter are, by SHA-256.
+func loadRoots(files []string) (pool *x509.CertPool, extra map[[32]byte]struct{}, err error) {
+	if pool, err = x509.SystemCertPool(); err != nil {
 		// Without any root every origin is refused, which is safe; but extra roots may be all that is wanted.
 		pool = x509.NewCertPool()
 	}
+	extra = map[[32]byte]struct{}{}
 	for _, path := range files {
 		b, err := os.ReadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("extra_roots: %w", err)
+			return nil, nil, fmt.Errorf("extra_roots: %w", err)
 		}
 		certs, err := parsePEMCerts(b)
 		if err != nil {
-			return nil, fmt.Errorf("extra_roots: %s: %w", path, err)
+			return nil, nil, fmt.Errorf("extra_roots: %s: %w", path, err)
 		}
 		for _, c := range certs {
 			pool.AddCert(c)
+			extra[sha256.Sum256(c.Raw)] = struct{}{}
 		}
 	}
-	return pool, nil
+	return pool, extra, nil
+}
+
+// operators says whether a path ends at a root that the settings name.
+func (v *verifier) operators(path []*x509.Certificate) bool {
+	if len(path) == 0 {
+		return false
+	}
+	_, ok := v.extra[sha256.Sum256(path[len(path)-1].Raw)]
+	return ok
 }
 
 // presented is what an origin showed of itself.

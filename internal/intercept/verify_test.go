@@ -220,6 +220,16 @@ func pkcs7Of(t *testing.T, certs ...*x509.Certificate) []byte {
 	return out
 }
 
+// loopbackIssuers fetches from the tests' own servers, which no gateway does.
+func loopbackIssuers(t *testing.T) *issuers {
+	t.Helper()
+	d, err := egress.New(egress.Default(), egress.Options{AllowPrivate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newIssuers(newFetcher(d), time.Now)
+}
+
 func TestMissingIntermediatesAreFetched(t *testing.T) {
 	root := newRoot(t)
 	files := map[string][]byte{}
@@ -263,6 +273,7 @@ func TestMissingIntermediatesAreFetched(t *testing.T) {
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			i := gatewayOf(t, root)
+			i.issuers = loopbackIssuers(t)
 			wantFault(t, openFault(t, i, tc.cert), tc.want)
 			before := asked.Load()
 			wantFault(t, openFault(t, i, tc.cert), tc.want)
@@ -285,14 +296,13 @@ func TestIntermediatesAreNotFetchedFromPrivateAddresses(t *testing.T) {
 	root := newRoot(t)
 	one := root.child(t, "One")
 	base, asked := aiaServer(t, map[string][]byte{"/one": one.cert.Raw})
-	d, err := egress.New(egress.Default(), egress.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := newIssuers(newFetcher(d), time.Now)
-	if _, err := f.get(t.Context(), base+"/one"); egress.KindOf(err) != egress.Forbidden {
+	// Where users may visit private addresses, too: whoever shows the certificate is no user.
+	i := gatewayOf(t, root)
+	if _, err := i.issuers.get(t.Context(), base+"/one"); egress.KindOf(err) != egress.Forbidden {
 		t.Errorf("error %v, want that the address is forbidden", err)
 	}
+	from := func(c *x509.Certificate) { c.IssuingCertificateURL = []string{base + "/one"} }
+	wantFault(t, openFault(t, i, one.leaf([]string{"site.example"}, nil, from)), FaultUntrusted)
 	if asked.Load() != 0 {
 		t.Error("it was asked for")
 	}
