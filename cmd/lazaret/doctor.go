@@ -104,6 +104,9 @@ func (d *doctor) authority() bool {
 		d.note(what, levelFail, err.Error(), "as it says")
 		return false
 	}
+	if w := store.Warning(); w != "" {
+		d.note(what, levelWarn, w, "as it says")
+	}
 	ca, err := store.Load()
 	switch {
 	case errors.Is(err, intercept.ErrNoPassphrase):

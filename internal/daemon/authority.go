@@ -106,6 +106,9 @@ func (d *Daemon) loadCA(cfg *config.Config) error {
 		d.log.Info("a certificate authority was made; clients must trust it", "certificate", filepath.Join(store.Dir, "ca.pem"),
 			"fingerprint", intercept.Fingerprint(ca.Certificate()))
 	}
+	if w := store.Warning(); w != "" {
+		d.log.Warn(w)
+	}
 	if len(store.Passphrase) > 0 && !ca.Encrypted() {
 		d.log.Warn("a passphrase was given, but the CA's key is not encrypted: \"lazaret ca passphrase set\" encrypts it")
 	}

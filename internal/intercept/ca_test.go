@@ -104,6 +104,8 @@ func TestCAThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 	}{
 		{"key readable by the group", "chmod 600", func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "ca.key"), 0o640) }},
 		{"key readable by all", "chmod 600", func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "ca.key"), 0o604) }},
+		{"folder that the group can change", "chmod 700", func(t *testing.T, dir string) { chmod(t, dir, 0o770) }},
+		{"folder that all can change, but not remove from", "chmod 700", func(t *testing.T, dir string) { chmod(t, dir, 0o707|os.ModeSticky) }},
 		{"no key", "belong together", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "ca.key")) }},
 		{"no certificate", "belong together", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "ca.pem")) }},
 		{"empty key", "no PEM private key", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, "ca.key"), nil) }},
@@ -134,6 +136,42 @@ func TestCAThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 				t.Error("the files were changed")
 			}
 		})
+	}
+}
+
+func TestCAIsMadeInNoFolderThatOthersCanChange(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	chmod(t, dir, 0o777)
+	store := CAStore{Dir: dir}
+	if _, _, err := store.LoadOrInit(); err == nil || !strings.Contains(err.Error(), "chmod 700 "+dir) {
+		t.Errorf("error %v", err)
+	}
+	if all := filesIn(t, dir); all != "" {
+		t.Error("a CA was made")
+	}
+	if _, err := store.Encrypted(); err == nil {
+		t.Error("`ca show` is content")
+	}
+	chmod(t, dir, 0o755) // others may look
+	if _, _, err := store.LoadOrInit(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFolderAboveTheCA(t *testing.T) {
+	above := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(above, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	store := CAStore{Dir: filepath.Join(above, "ca")}
+	for mode, want := range map[os.FileMode]string{0o700: "", 0o755: "", 0o775: "chmod go-w " + above, 0o702: "chmod go-w " + above, 0o777 | os.ModeSticky: ""} {
+		chmod(t, above, mode)
+		if w := store.Warning(); !strings.Contains(w, want) || (w == "") != (want == "") {
+			t.Errorf("%v: %q", mode, w)
+		}
 	}
 }
 

@@ -20,11 +20,17 @@ type CAStore struct {
 func (s CAStore) certPath() string { return filepath.Join(s.Dir, caCertFile) }
 func (s CAStore) keyPath() string  { return filepath.Join(s.Dir, caKeyFile) }
 
+// Warning says in a sentence what is doubtful about the place of the directory, though the CA can be used; empty: nothing.
+func (s CAStore) Warning() string { return looseAbove(s.Dir) }
+
 // Init makes a new CA (ECDSA P-256, ten years, path length 0) in the directory, which is made for the owner alone where it
 // is missing. It never overwrites: the error is an fs.ErrExist where any of the two files is there.
 func (s CAStore) Init() (*CA, error) {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory of the CA: %w", err)
+	}
+	if err := checkFolder(s.Dir); err != nil {
+		return nil, err
 	}
 	for _, path := range []string{s.keyPath(), s.certPath()} {
 		if _, err := os.Lstat(path); err == nil {
@@ -61,8 +67,8 @@ func (s CAStore) LoadOrInit() (ca *CA, created bool, err error) {
 var errExpired = errors.New("`ca rotate` makes a new one")
 
 // Load returns the CA. The error is an fs.ErrNotExist where there is none, an ErrNoPassphrase or ErrWrongPassphrase where the
-// key is encrypted and stays so, and says what to do where the files cannot be used: a key that others can read, a
-// certificate that is no CA's or has expired, a key that is another's.
+// key is encrypted and stays so, and says what to do where the files cannot be used: a key that others can read, a folder that
+// others can change, a certificate that is no CA's or has expired, a key that is another's.
 func (s CAStore) Load() (*CA, error) {
 	ca, err := s.open()
 	if err != nil {
@@ -76,6 +82,9 @@ func (s CAStore) Load() (*CA, error) {
 
 // open is Load, whatever the date.
 func (s CAStore) open() (*CA, error) {
+	if err := checkFolder(s.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the CA: %w", err)
+	}
 	certPEM, certErr := os.ReadFile(s.certPath())
 	keyPEM, keyErr := readKeyFile(s.keyPath())
 	if errors.Is(certErr, os.ErrNotExist) && errors.Is(keyErr, os.ErrNotExist) {
@@ -179,6 +188,9 @@ func (s CAStore) SetPassphrase(passphrase []byte) error {
 
 // Encrypted says whether the key's file is encrypted, without opening it. The error is an fs.ErrNotExist where there is none.
 func (s CAStore) Encrypted() (bool, error) {
+	if err := checkFolder(s.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
 	b, err := readKeyFile(s.keyPath())
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
