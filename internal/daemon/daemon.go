@@ -59,7 +59,7 @@ type Daemon struct {
 	log    *slog.Logger
 	audit  *audit.Log
 	pool   *spool.Pool
-	ca     *intercept.CA
+	ca     atomic.Pointer[intercept.CA]
 	caDir  string
 	gate   *gate.Gate
 	web    *web.Server
@@ -135,6 +135,7 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 	d.endNotify = end
 	d.notifyReady(alive)
 	d.serving.Go(func() { d.watchFaults(alive) })
+	d.serving.Go(func() { d.watchRotation(alive) })
 	d.tellReady()
 	return d, nil
 }
@@ -196,7 +197,7 @@ func (d *Daemon) outside(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("[egress]: %w", err)
 	}
-	i, err := intercept.New(cfg.Web.TLS, d.ca, dialer, intercept.Options{StateDir: cfg.StateDir, Logger: d.log})
+	i, err := intercept.New(cfg.Web.TLS, d.CA(), dialer, intercept.Options{StateDir: cfg.StateDir, Logger: d.log})
 	if err != nil {
 		return fmt.Errorf("[web.tls]: %w", err)
 	}
@@ -230,7 +231,7 @@ func (d *Daemon) servers(cfg *config.Config) error {
 		Version:    d.opt.Version,
 		Scanners:   d.ScannerStatus,
 		Spool:      d.spoolUsage,
-		CA:         func() *x509.Certificate { return d.ca.Certificate() },
+		CA:         func() *x509.Certificate { return d.CA().Certificate() },
 		OtherCAs:   d.otherCAs,
 		Ready:      d.unready,
 		ProxyAddrs: d.proxyAddrs,
@@ -313,8 +314,8 @@ func (d *Daemon) ProxyAddr() string {
 	return d.at.web[0].Addr().String()
 }
 
-// CA returns the certificate authority.
-func (d *Daemon) CA() *intercept.CA { return d.ca }
+// CA returns the certificate authority that signs at the moment.
+func (d *Daemon) CA() *intercept.CA { return d.ca.Load() }
 
 // Log returns the gateway's log.
 func (d *Daemon) Log() *slog.Logger { return d.log }

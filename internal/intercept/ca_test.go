@@ -88,15 +88,7 @@ func TestCAThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 	leaf := newRoot(t, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature })
 	foreign := newRoot(t)
 	put := func(a *authority) func(t *testing.T, dir string) {
-		return func(t *testing.T, dir string) {
-			t.Helper()
-			key, err := x509.MarshalPKCS8PrivateKey(a.key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			writeFile(t, filepath.Join(dir, "ca.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
-			writeFile(t, filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
-		}
+		return func(t *testing.T, dir string) { putCA(t, dir, a) }
 	}
 	for _, tc := range []struct {
 		what, want string
@@ -175,6 +167,17 @@ func TestFolderAboveTheCA(t *testing.T) {
 	}
 }
 
+// putCA puts an authority in the place of the CA in dir.
+func putCA(t *testing.T, dir string, a *authority) {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "ca.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+	writeFile(t, filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
+}
+
 func writeFile(t *testing.T, path string, b []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, b, 0o600); err != nil {
@@ -248,39 +251,6 @@ func TestCAIsExported(t *testing.T) {
 	out, err = exec.CommandContext(t.Context(), "openssl", "x509", "-in", filepath.Join(dir, "ca", "ca.pem"), "-noout", "-fingerprint", "-sha256").Output()
 	if err != nil || !strings.Contains(string(out), Fingerprint(want)) {
 		t.Errorf("our fingerprint is %s, openssl says %s (%v)", Fingerprint(want), out, err)
-	}
-}
-
-func TestRotatedCAIsTrustedBesideTheNewOne(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "ca")
-	first, err := (CAStore{Dir: dir}).Init()
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := []*x509.Certificate{first.Certificate()}
-	var last *CA
-	for range 3 {
-		if last, err = (CAStore{Dir: dir}).Rotate(); err != nil {
-			t.Fatal(err)
-		}
-		seen = append(seen, last.Certificate())
-	}
-	trusted := last.Trusted()
-	if len(trusted) != 4 || !trusted[0].Equal(last.Certificate()) {
-		t.Fatalf("%d certificates are trusted", len(trusted))
-	}
-	for n, c := range seen {
-		if !last.isOurs(c) {
-			t.Errorf("CA number %d is not known as ours: an origin might use it", n+1)
-		}
-		for _, d := range seen[n+1:] {
-			if c.Equal(d) {
-				t.Error("a rotation made the same CA")
-			}
-		}
-	}
-	if st, err := os.Stat(filepath.Join(dir, "ca.key")); err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("the new key has mode %v (%v)", st.Mode(), err)
 	}
 }
 

@@ -94,11 +94,7 @@ func viaTemp(path string, b []byte, mode fs.FileMode, place func(tmp, path strin
 	if err := place(tmp, path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncDir(filepath.Dir(path))
 }
 
 // stateOf returns what tells this content of a file from another.
