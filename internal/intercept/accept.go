@@ -138,6 +138,9 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return i.faulty(ctx, s, h, name, err)
 	}
 	s.Origin = conn
+	if i.cfg.ClientCertificates == certsTunnel {
+		s.renegotiated = func() { i.learn(o) }
+	}
 	err = i.answer(ctx, s, h, name, o)
 	i.pinned(s.Target, name, err)
 	if err != nil {

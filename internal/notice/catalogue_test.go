@@ -101,7 +101,7 @@ func TestEveryKindReasonAndFaultIsExplained(t *testing.T) {
 	}
 	faults := []string{
 		"handshake", "untrusted", "self-signed", "wrong-name", "expired", "not-yet-valid", "revoked", "weak", "wrong-usage", "malformed", "own-ca",
-		"not-allowed", "parent",
+		"not-allowed", "client-certificate", "parent",
 	}
 	for lang, m := range catalogues(t) {
 		need := func(id string) {

@@ -173,7 +173,7 @@ func faultNotice(f *intercept.Fault) (notice.Kind, string) {
 			return dialNotice(e)
 		}
 		return notice.OriginRefused, f.Detail
-	case intercept.FaultHandshake, intercept.FaultWeak:
+	case intercept.FaultHandshake, intercept.FaultWeak, intercept.FaultClientCertificate:
 		return notice.OriginTLS, f.Detail
 	case intercept.FaultNotAllowed:
 		return notice.ForbiddenTarget, f.Detail

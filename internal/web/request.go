@@ -407,6 +407,9 @@ func (x *exchange) originFailed(err error) {
 		x.abort()
 	case errors.As(err, &fault):
 		x.faulty(fault)
+	case intercept.Renegotiates(err):
+		x.w.Header().Set("Connection", "close") // the next connection may be passed through
+		x.faulty(x.c.session.Failed(err))
 	case errors.As(err, &dial):
 		x.dialFailed(err)
 	case errors.Is(err, errNoReply):
