@@ -149,7 +149,8 @@ func TestExceptionsHoldForTheirHostFaultAndTime(t *testing.T) {
 		{"the same, among the roots, another fault", server(root), Exception{Host: "site.example", Faults: []FaultKind{FaultSelfSigned}, Expires: soon}, FaultUsage},
 		{
 			"a stranger's authority", stranger.leaf([]string{"site.example"}, nil, func(c *x509.Certificate) { c.BasicConstraintsValid, c.IsCA = true, true }),
-			Exception{Host: "site.example", Faults: []FaultKind{FaultUntrusted}, Expires: soon}, FaultUsage,
+			Exception{Host: "site.example", Faults: []FaultKind{FaultUntrusted}, Expires: soon},
+			FaultUsage,
 		},
 		{"a stranger's", stranger.leaf([]string{"site.example"}, nil), Exception{Host: "site.example", Faults: []FaultKind{FaultUntrusted}, Expires: soon}, ""},
 	} {
