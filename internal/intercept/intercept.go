@@ -47,6 +47,7 @@ type Interceptor struct {
 	crls     *crls
 	zones    *zones
 	proofs   *lru[string, bool]
+	http11   *lru[string, struct{}] // origins that want HTTP/1.1
 	pins     *pins
 	counts   counters
 }
@@ -93,6 +94,7 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	i.crls = newCRLs(cfg.Revocation, outside, inside, opt.StateDir, i.log, i.now)
 	i.pins = newPins(i.now)
 	i.proofs = newLRU[string, bool](maxProofs, i.now)
+	i.http11 = newLRU[string, struct{}](maxHTTP11, i.now)
 	i.learned = newLearnedHosts(opt.StateDir, i.log, i.now)
 	return i, nil
 }

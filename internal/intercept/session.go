@@ -105,6 +105,7 @@ type Session struct {
 	RawOrigin net.Conn
 
 	redial       func(ctx context.Context) (*tls.Conn, error)
+	fallBack     func() bool
 	renegotiated func() // remembers that the origin asks for client certificates; nil: that changes nothing
 }
 

@@ -206,7 +206,7 @@ func (o *origin) roundTrip(out *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 		switch {
-		case out.Context().Err() != nil || !reused || answered.Load() || attempt > 1 || intercept.Renegotiates(err):
+		case out.Context().Err() != nil || !reused || answered.Load() || attempt > 1 || intercept.Renegotiates(err) || intercept.WantsHTTP11(err):
 			return nil, err
 		case wrote.Load() && (!idempotent(out.Method) || once(out)) && !refusedUnseen(err):
 			return nil, errors.Join(errAbort, err)

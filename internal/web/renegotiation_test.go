@@ -23,7 +23,7 @@ import (
 
 // apache serves / to everybody and /private/ to those with a client certificate, which it asks for by a renegotiation of TLS 1.2 when
 // it has the request. It returns its port, and the certificate to show.
-func (r *rig) apache() (port string, mine tls.Certificate) {
+func (r *rig) apache(more ...string) (port string, mine tls.Certificate) {
 	r.t.Helper()
 	program := "/usr/sbin/apache2"
 	if _, err := os.Stat(program); err != nil {
@@ -77,7 +77,8 @@ SSLCACertificateFile %[3]s
   SSLVerifyClient require
   SSLVerifyDepth 2
 </Location>
-`, dir, port, r.root.file))
+%[4]s
+`, dir, port, r.root.file, strings.Join(more, "\n")))
 	cmd := exec.Command(program, "-f", filepath.Join(dir, "apache.conf"), "-D", "FOREGROUND")
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -131,6 +132,56 @@ func TestClientCertificateByRenegotiation(t *testing.T) {
 	}
 	if d := r.server.opt.Interceptor.Decide(context.Background(), intercept.Target{Host: "localhost", Port: portOf(t, port)}); d.Rule != intercept.RuleLearned {
 		t.Errorf("it was not learned: %+v", d)
+	}
+}
+
+// TestSiteThatWantsHTTP11ForAClientCertificate visits such a site by HTTP/2: Apache wants HTTP/1.1 for the path, the client is sent
+// there, and then all is as without HTTP/2.
+func TestSiteThatWantsHTTP11ForAClientCertificate(t *testing.T) {
+	r := newRig(t)
+	port, mine := r.apache("LoadModule http2_module /usr/lib/apache2/modules/mod_http2.so", "Protocols h2 http/1.1", "H2ModernTLSOnly off")
+	own := x509.NewCertPool()
+	own.AddCert(r.ca.Certificate())
+	own.AddCert(r.root.cert)
+	base := "https://localhost:" + port
+	c := r.client()
+	if resp, body := get(t, c, base+"/"); resp.StatusCode != http.StatusOK || body != "for everybody" || resp.ProtoMajor != 2 {
+		t.Fatalf("%s %s %s", resp.Proto, resp.Status, body)
+	}
+	// A client by HTTP/2 follows to HTTP/1.1, where Apache asks for the certificate.
+	resp, _ := do(t, c, http.MethodPost, base+"/private/?q=1", strings.NewReader("a form"))
+	if resp.StatusCode != http.StatusTemporaryRedirect || resp.Header.Get("Location") != base+"/private/?q=1" {
+		t.Fatalf("%s %s to %q", resp.Proto, resp.Status, resp.Header.Get("Location"))
+	}
+	resp, body := get(t, c, base+"/private/?q=1", "Accept", "text/html", "Accept-Language", "en")
+	wantPage(t, resp, body, http.StatusBadGateway, notice.OriginTLS)
+	if resp.ProtoMajor != 1 {
+		t.Errorf("asked again by %s", resp.Proto)
+	}
+	if !strings.Contains(body, "asks for a certificate of your own") {
+		t.Errorf("the page does not explain it:\n%s", body)
+	}
+	shows := r.client(func(tr *http.Transport) {
+		tr.TLSClientConfig = &tls.Config{RootCAs: own, Certificates: []tls.Certificate{mine}, Renegotiation: tls.RenegotiateOnceAsClient, MaxVersion: tls.VersionTLS12}
+		tr.ForceAttemptHTTP2 = false
+	})
+	if resp, body := get(t, shows, base+"/private/"); resp.StatusCode != http.StatusOK || body != "for those with a certificate" {
+		t.Errorf("the next connection: %d %s", resp.StatusCode, body)
+	}
+}
+
+// TestFallingBackStaysAtItsSite has the path begin like another host.
+func TestFallingBackStaysAtItsSite(t *testing.T) {
+	r := newRig(t, func(p *plan) { p.tls.ClientCertificates = "refuse" })
+	port, _ := r.apache("LoadModule http2_module /usr/lib/apache2/modules/mod_http2.so", "Protocols h2 http/1.1", "H2ModernTLSOnly off", "<Location /evil.example>", "SSLVerifyClient require", "</Location>")
+	base := "https://localhost:" + port
+	resp, _ := get(t, r.client(), base+"//evil.example/")
+	if resp.StatusCode != http.StatusTemporaryRedirect || resp.Header.Get("Location") != base+"//evil.example/" {
+		t.Errorf("%s to %q", resp.Status, resp.Header.Get("Location"))
+	}
+	// From now on it is HTTP/1.1, whoever asks.
+	if resp, body := get(t, r.client(), base+"/"); resp.ProtoMajor != 1 || body != "for everybody" {
+		t.Errorf("%s %s %q", resp.Proto, resp.Status, body)
 	}
 }
 

@@ -410,6 +410,8 @@ func (x *exchange) originFailed(err error) {
 	case intercept.Renegotiates(err):
 		x.w.Header().Set("Connection", "close") // the next connection may be passed through
 		x.faulty(x.c.session.Failed(err))
+	case x.r.ProtoMajor == 2 && intercept.WantsHTTP11(err):
+		x.fallBack(err)
 	case errors.As(err, &dial):
 		x.dialFailed(err)
 	case errors.Is(err, errNoReply):
@@ -417,6 +419,22 @@ func (x *exchange) originFailed(err error) {
 	default:
 		x.refuse(notice.OriginProtocol, "the site's answer is malformed, or there was none", err.Error())
 	}
+}
+
+// fallBack has the client ask again, by HTTP/1.1: this request's origin does not want HTTP/2 for it. A browser without a gateway would
+// be told so by the connection itself, in a way that net/http does not have.
+func (x *exchange) fallBack(err error) {
+	x.w.Header().Set("Connection", "close") // and for HTTP/2, a GOAWAY
+	const fault = "the site wants HTTP/1.1 for this"
+	path := x.r.URL.RequestURI()
+	if !strings.HasPrefix(path, "/") || !x.c.session.FallBack() {
+		x.refuse(notice.OriginProtocol, fault, err.Error())
+		return
+	}
+	x.s.opt.Gate.Refuse(x.facts, notice.OriginProtocol, fault, "the client is sent to ask again by a new connection: "+err.Error())
+	// The address is whole, as a path may begin like another host's.
+	h := http.Header{"Location": {"https://" + x.r.Host + path}, "Cache-Control": {"no-store"}, "Content-Length": {"0"}}
+	x.respond(notice.Response{Status: http.StatusTemporaryRedirect, Header: h})
 }
 
 // hints relays informational responses, 103 Early Hints above all (RFC 8297), while the request is under way.
