@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -152,8 +153,8 @@ func setMark(raw syscall.RawConn, mark uint32) error {
 	return nil
 }
 
-// judgeLiteral judges hostport where its host is an IP address, and refuses names of this machine. It is what can be
-// judged where the parent proxy resolves the names.
+// judgeLiteral judges hostport where its host is an IP address, or a name that stands for the loopback (RFC 6761, 6.3). It is
+// what can be judged where the parent proxy resolves the names.
 func (d *Dialer) judgeLiteral(hostport string) error {
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
@@ -165,6 +166,9 @@ func (d *Dialer) judgeLiteral(hostport string) error {
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
 		return d.judge(netip.AddrPortFrom(a, uint16(n)))
+	}
+	if name := "." + strings.ToLower(strings.TrimSuffix(host, ".")); strings.HasSuffix(name, ".localhost") {
+		return d.judge(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(n)))
 	}
 	return nil
 }

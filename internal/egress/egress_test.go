@@ -383,6 +383,10 @@ func TestParentProxy(t *testing.T) {
 	wantKind(t, err, Forbidden)
 	_, err = d.DialParent(t.Context(), "127.0.0.1:80")
 	wantKind(t, err, Forbidden)
+	for _, name := range []string{"localhost:80", "LocalHost.:80", "a.localhost:443"} {
+		_, err = d.Dial(t.Context(), name)
+		wantKind(t, err, Forbidden)
+	}
 	if asked.Load() != "" {
 		t.Error("the parent was asked for a private address")
 	}
