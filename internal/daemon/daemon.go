@@ -34,6 +34,8 @@ const (
 	drainTime = 30 * time.Second
 	// handedOverTime is the same after an upgrade: nobody waits for this process any more.
 	handedOverTime = 5 * time.Minute
+	// hardEnd is how long what was cut off may take to end.
+	hardEnd = 5 * time.Second
 )
 
 // pace has the garbage collector paced once in a process.
@@ -323,8 +325,8 @@ func (d *Daemon) Log() *slog.Logger { return d.log }
 // Engines says in words what judges.
 func (d *Daemon) Engines() string { return d.engines.Load().words }
 
-// Close drains: nothing new is taken, and what is under way may end, for half a minute (five, where another process has taken
-// over) or until ctx ends.
+// Close drains: nothing new is taken, and what is under way may end, for half a minute (five minutes, where another process has
+// taken over) or until ctx ends. A few seconds later it returns whatever is still under way: the process can end then, and has to.
 func (d *Daemon) Close(ctx context.Context) error {
 	patience := drainTime
 	if d.successor != 0 {
@@ -332,6 +334,28 @@ func (d *Daemon) Close(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	return hard(ctx, hardEnd, d.drain)
+}
+
+// hard runs end, and returns when it has, or grace after the end of ctx without it.
+func hard(ctx context.Context, grace time.Duration, end func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- end(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(grace):
+		return fmt.Errorf("something goes on that cannot be stopped, and ends with the process: %w", ctx.Err())
+	}
+}
+
+// drain is Close, and waits for whatever is under way.
+func (d *Daemon) drain(ctx context.Context) error {
 	d.notifyEnding(d.successor)
 	d.endNotify()
 	d.freshness.close()
