@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"lazaret/internal/mail/attachment"
@@ -18,13 +20,34 @@ import (
 // mailEditor applies [mail.attachments], [mail.spam] and [mail.html], in this order, by what is in force at the moment.
 type mailEditor struct{ d *Daemon }
 
-// Edit implements pop3.Editor.
+// Edit implements pop3.Editor. A panic is an error like others: the mail is deferred, with a reference, and nobody else is blamed.
 func (m mailEditor) Edit(ctx context.Context, l pop3.Letter) (*spool.Blob, error) {
+	return guarded(m.d.log, l.Reference, func() (*spool.Blob, error) { return m.edit(ctx, l) })
+}
+
+// guarded returns what edit does, and a panic of it as an error.
+func guarded(log *slog.Logger, reference string, edit func() (*spool.Blob, error)) (b *spool.Blob, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			log.Error("editing a mail panicked", "reference", reference, "panic", p, "stack", string(debug.Stack()))
+			b, err = nil, fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return edit()
+}
+
+func (m mailEditor) edit(ctx context.Context, l pop3.Letter) (*spool.Blob, error) {
 	parts := m.d.mail.Load()
 	body, err := m.attachments(ctx, parts, l)
 	if err != nil {
 		return body, err
 	}
+	ended := false
+	defer func() {
+		if !ended && body != l.Body { // a panic
+			_ = body.Close() // the room is given back
+		}
+	}()
 	then := func(next *spool.Blob) {
 		if next != body && body != l.Body {
 			_ = body.Close() // the room is given back
@@ -36,6 +59,7 @@ func (m mailEditor) Edit(ctx context.Context, l pop3.Letter) (*spool.Blob, error
 	}
 	harmless, err := m.html(ctx, parts, l, body)
 	then(harmless)
+	ended = true
 	return body, err
 }
 
