@@ -152,7 +152,8 @@ func (p *plan) renameEdits(e *entity) []edit {
 // namesIn returns the names that one field has.
 func namesIn(e *entity, field string) []string {
 	_, params, _ := parseValue(e.h.Value(field))
-	return namesOf(params)
+	names, _ := namesOf(params)
+	return names
 }
 
 // maxName bounds a new name, in bytes.

@@ -97,7 +97,7 @@ func (r *Rules) Apply(ctx context.Context, t Tools, b *spool.Blob) (Outcome, err
 		return Outcome{}, err
 	}
 	if w.odd != "" {
-		return r.ambiguous(ctx, t, b, w.odd)
+		return r.ambiguous(ctx, t, b, w)
 	}
 	p := plan{rules: r, tools: t, blob: b}
 	for _, e := range w.entities {
@@ -108,7 +108,8 @@ func (r *Rules) Apply(ctx context.Context, t Tools, b *spool.Blob) (Outcome, err
 			return Outcome{}, err
 		}
 		if p.undecodable != "" {
-			return r.ambiguous(ctx, t, b, p.undecodable)
+			w.odd = p.undecodable
+			return r.ambiguous(ctx, t, b, w)
 		}
 	}
 	if p.replace != nil {
@@ -141,9 +142,15 @@ func (r *Rules) judge(names []string, types []filetype.Info) (action, string) {
 }
 
 // ambiguous judges a mail whose parts are not the same to everybody: whatever any reading has in it counts.
-func (r *Rules) ambiguous(ctx context.Context, t Tools, b *spool.Blob, odd string) (Outcome, error) {
+// w has what can be told of its parts.
+func (r *Rules) ambiguous(ctx context.Context, t Tools, b *spool.Blob, w *walker) (Outcome, error) {
 	left := maxEncoded
 	hit, err := r.anywhere(ctx, t, b, &left)
+	for _, e := range w.entities {
+		if a, rule := r.judge(e.names, nil); a != leave && hit == nil {
+			hit = &Hit{Name: display(e.names), Rule: rule} // a name in pieces, or in several lines
+		}
+	}
 	if err == nil && hit == nil {
 		hit, err = r.anyName(ctx, b, true)
 	}
@@ -151,7 +158,7 @@ func (r *Rules) ambiguous(ctx context.Context, t Tools, b *spool.Blob, odd strin
 		return Outcome{}, err
 	}
 	if hit != nil {
-		return Outcome{Replace: hit, Why: "parsers disagree about the mail (" + odd + ")"}, nil
+		return Outcome{Replace: hit, Why: "parsers disagree about the mail (" + w.odd + ")"}, nil
 	}
 	return Outcome{Body: b}, nil
 }
@@ -241,7 +248,7 @@ func same(a, b io.Reader) bool {
 
 var (
 	beginLine = regexp.MustCompile(`(?i)^(?:begin(?:-base64)? [0-7]{3,4} |=ybegin .*name=)(.+)$`)
-	nameParam = regexp.MustCompile(`(?i)name(?:\*[0-9]*\*?)?\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^\s;]+))`)
+	nameParam = regexp.MustCompile(`(?i)name(?:\*[^\s=]*)?\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^\s;]+))`)
 )
 
 // anyName looks at the names in lines that begin uuencoded and yEnc data, and, in odd mails, at whatever could be a
@@ -256,11 +263,12 @@ func (r *Rules) anyName(ctx context.Context, b *spool.Blob, odd bool) (*Hit, err
 		line = bytes.TrimRight(line, "\r\n")
 		found := beginLine.FindAllSubmatch(line, 1)
 		if odd {
-			found = append(found, nameParam.FindAllSubmatch(line, 20)...)
+			found = append(found, nameParam.FindAllSubmatch(line, -1)...)
 		}
 		for _, m := range found {
 			name := string(bytes.Join(m[1:], nil))
-			if a, rule := r.judge(namesOf([]param{{"name", name}, {"filename*", name}}), nil); a != leave {
+			names, _ := namesOf([]param{{"name", name}, {"filename*", name}})
+			if a, rule := r.judge(names, nil); a != leave {
 				return &Hit{Name: name, Rule: rule}, nil
 			}
 		}
