@@ -2,6 +2,7 @@ package attachment
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -117,6 +118,9 @@ type Disarmed struct {
 	Body *spool.Blob
 	// Parts is how much HTML was written anew.
 	Parts int
+	// Stripped is what was taken out, as it cannot be written anew: pictures and documents in XML that do something, archives of web
+	// pages.
+	Stripped []Hit
 	// Why says why it is to be replaced.
 	Why string
 }
@@ -134,7 +138,13 @@ func (h *HTML) Apply(ctx context.Context, t Tools, b *spool.Blob) (Disarmed, err
 	if err != nil {
 		return Disarmed{}, err
 	}
-	if w.odd == "" && !slices.ContainsFunc(w.entities, isHTML) {
+	forms := make([]form, len(w.entities))
+	for i, e := range w.entities {
+		if forms[i], err = formOf(ctx, b, e); err != nil {
+			return Disarmed{}, err
+		}
+	}
+	if w.odd == "" && !slices.ContainsFunc(forms, func(f form) bool { return f != otherForm }) {
 		return Disarmed{Body: b}, nil
 	}
 	if err := h.enter(ctx); err != nil {
@@ -143,7 +153,7 @@ func (h *HTML) Apply(ctx context.Context, t Tools, b *spool.Blob) (Disarmed, err
 	defer func() { <-h.slots }()
 	own, cancel := context.WithTimeout(ctx, h.patience)
 	defer cancel()
-	d, err := h.disarm(own, t, b, w)
+	d, err := h.disarm(own, t, b, w, forms)
 	if err != nil && own.Err() != nil && ctx.Err() == nil {
 		return Disarmed{Why: fmt.Sprintf("disarming its HTML takes longer than %v", h.patience)}, nil
 	}
@@ -164,33 +174,48 @@ func (h *HTML) enter(ctx context.Context) error {
 	}
 }
 
-// isHTML says whether an entity is HTML to mail programs.
-func isHTML(e *entity) bool { return e.leaf() && strings.Contains(e.typ, "html") }
-
-// disarm does it, for a mail whose entities w has.
-func (h *HTML) disarm(ctx context.Context, t Tools, b *spool.Blob, w *walker) (Disarmed, error) {
+// disarm does it, for a mail whose entities w has, and which are of these forms.
+func (h *HTML) disarm(ctx context.Context, t Tools, b *spool.Blob, w *walker, forms []form) (Disarmed, error) {
 	if w.odd != "" {
 		return h.ambiguous(ctx, t, b, w.odd)
 	}
 	p := plan{tools: t, blob: b}
 	defer p.close()
-	n := 0
-	for _, e := range w.entities {
-		if !isHTML(e) {
+	d := Disarmed{Body: b}
+	for i, e := range w.entities {
+		var why, broken string
+		var err error
+		switch forms[i] {
+		case otherForm:
 			continue
+		case formHTML:
+			var edits []edit
+			edits, broken, err = h.clean(ctx, t.Pool, b, e)
+			p.edits = append(p.edits, edits...)
+			d.Parts += min(len(edits), 1)
+		case formXML:
+			why, broken, err = h.xml(ctx, t.Pool, b, e)
+		case formArchive:
+			why = "an archive of a web page"
 		}
-		edits, broken, err := h.clean(ctx, t.Pool, b, e)
-		p.edits = append(p.edits, edits...)
 		if err != nil {
 			return Disarmed{}, err
 		}
 		if broken != "" {
 			return h.ambiguous(ctx, t, b, broken)
 		}
-		n++
+		if why != "" {
+			hit := Hit{Name: display(e.names), Rule: why}
+			d.Stripped = append(d.Stripped, hit)
+			p.edits = append(p.edits, p.stripEdits(e, t.Note(hit))...)
+		}
 	}
-	out, err := p.build(false)
-	return Disarmed{Body: out, Parts: n}, err
+	if len(p.edits) == 0 {
+		return d, nil
+	}
+	var err error
+	d.Body, err = p.build(false)
+	return d, err
 }
 
 // clean puts HTML as it is delivered, in UTF-8, in the place of an entity's.
@@ -217,6 +242,9 @@ func (h *HTML) clean(ctx context.Context, pool *spool.Pool, b *spool.Blob, e *en
 	defer w.Discard()
 	out := &ending{w: w}
 	q := quotedprintable.NewWriter(out) // it makes all line ends CRLF
+	if saved(e) && !bytes.HasPrefix(start, []byte(byteOrderMark)) {
+		_, _ = io.WriteString(q, byteOrderMark) // what goes wrong is in out
+	}
 	err = h.policy.SanitizeReaderToWriter(newTamer(ctx, bufio.NewReaderSize(text, 64<<10)), q)
 	if err = errors.Join(err, q.Close()); err != nil {
 		if errors.Join(ctx.Err(), in.err, out.err) == nil {
@@ -235,6 +263,9 @@ func (h *HTML) clean(ctx context.Context, pool *spool.Pool, b *spool.Blob, e *en
 	}
 	return htmlEdits(e, clean), "", nil
 }
+
+// byteOrderMark says that a file is in UTF-8.
+const byteOrderMark = "\uFEFF"
 
 // source is what is read, and knows what went wrong with it.
 type source struct {
@@ -268,7 +299,7 @@ func (e *ending) Write(b []byte) (int, error) {
 
 // htmlEdits puts clean HTML in the place of an entity's.
 func htmlEdits(e *entity, clean *spool.Blob) []edit {
-	fields := "Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n"
+	fields := typeField(e) + "Content-Transfer-Encoding: quoted-printable\r\n"
 	if e.message && e.h.Value("mime-version") == "" {
 		fields = "MIME-Version: 1.0\r\n" + fields
 	}

@@ -31,7 +31,7 @@ func disarmed(t testing.TB, what, text string) (d Disarmed, out string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err = h.Apply(context.Background(), Tools{Pool: pool, Limits: content.Default()}, b)
+	d, err = h.Apply(context.Background(), Tools{Pool: pool, Limits: content.Default(), Note: func(h Hit) string { return "taken out: " + h.Name + " (" + h.Rule + ")" }}, b)
 	if err != nil {
 		t.Fatal(err)
 	}

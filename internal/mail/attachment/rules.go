@@ -278,15 +278,21 @@ func (r *Rules) anyName(ctx context.Context, b *spool.Blob, odd bool) (*Hit, err
 	}
 }
 
-// decode returns what a leaf holds. broken says that it cannot be decoded in the one way that there should be.
-func decode(ctx context.Context, pool *spool.Pool, b *spool.Blob, e *entity) (out *spool.Blob, broken bool, err error) {
-	var r io.Reader = whileWanted{ctx, io.NewSectionReader(b, e.body, e.end-e.body)}
+// decoder reads what a leaf holds.
+func decoder(ctx context.Context, b *spool.Blob, e *entity) io.Reader {
+	r := whileWanted{ctx, io.NewSectionReader(b, e.body, e.end-e.body)}
 	switch e.encoding {
 	case "base64":
-		r = base64.NewDecoder(base64.StdEncoding, r)
+		return base64.NewDecoder(base64.StdEncoding, r)
 	case "quoted-printable":
-		r = quotedprintable.NewReader(r)
+		return quotedprintable.NewReader(r)
 	}
+	return r
+}
+
+// decode returns what a leaf holds. broken says that it cannot be decoded in the one way that there should be.
+func decode(ctx context.Context, pool *spool.Pool, b *spool.Blob, e *entity) (out *spool.Blob, broken bool, err error) {
+	r := decoder(ctx, b, e)
 	w := pool.New()
 	defer w.Discard()
 	buf := make([]byte, 32<<10)
