@@ -27,7 +27,7 @@ var (
 		feSpotLight feTile feTurbulence`)
 	inside   = regexp.MustCompile(`^(?:#|data:image/(?:png|jpeg|gif|webp);base64,)`) // what a reference may lead to
 	urlFunc  = regexp.MustCompile(`url\(\s*["']?([^)]?)`)
-	fetching = regexp.MustCompile(`@import|@font-face|image-set|src\(|expression\s*\(|javascript:|-moz-binding|behavior\s*:|\\`)
+	fetching = regexp.MustCompile(`@import|@font-face|image-set|src\(|expression\s*\(|javascript:|-moz-binding|behavior\s*:|\\`) //nolint:misspell // it is CSS's word
 	// mayAct is what XML that cannot be read would have to have.
 	mayAct = regexp.MustCompile(`(?i)xhtml|/svg|mathml|stylesheet|<!entity|&#|script`)
 )
