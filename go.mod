@@ -9,8 +9,11 @@ require (
 	github.com/elastic/go-seccomp-bpf v1.6.0
 	github.com/emersion/go-smtp v0.25.1
 	github.com/landlock-lsm/go-landlock v0.11.0
+	google.golang.org/grpc v1.85.0
 	modernc.org/sqlite v1.62.0
 )
+
+require google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 
 require (
 	github.com/aymerick/douceur v0.2.0 // indirect
@@ -86,7 +89,7 @@ require (
 	golang.org/x/term v0.47.0
 	golang.org/x/text v0.43.0
 	golang.org/x/tools v0.52.0 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
+	google.golang.org/protobuf v1.36.12
 	howett.net/plist v1.0.0
 	software.sslmate.com/src/go-pkcs12 v0.7.4
 )

@@ -10,6 +10,7 @@ import (
 
 	"lazaret/internal/daemon"
 	"lazaret/internal/intercept"
+	"lazaret/internal/units"
 
 	"github.com/spf13/cobra"
 )
@@ -104,26 +105,49 @@ func caShow() *cobra.Command {
 }
 
 func caRotate() *cobra.Command {
-	var permit permitFlags
+	var (
+		permit  permitFlags
+		overlap string
+		finish  bool
+	)
 	c := withCA("rotate", "Make a new certificate authority in the place of the old one",
-		"Make a new certificate authority, kept to the same names as the old one unless told otherwise. The old certificate is kept\n"+
-			"beside it, for clients to trust both meanwhile; give clients the new one, then restart the gateway, which signs with the new\n"+
-			"one from then on.\n"+passphraseLong,
+		"Make the next certificate authority, kept to the same names as the one in use unless told otherwise. The one in use goes on\n"+
+			"signing for the time of --overlap, over restarts. Give clients the next certificate meanwhile (\"lazaret ca export --next\", the\n"+
+			"page at http://lazaret.internal/, \"lazaret ca install\"). Then the gateway signs with the next one, by itself; --finish does it\n"+
+			"earlier, at the gateway's next start. Where the key of the one in use is in wrong hands, --overlap 0 replaces it at once.\n"+passphraseLong,
 		func(c *cobra.Command, store intercept.CAStore) error {
 			if err := permit.apply(&store); err != nil {
 				return err
 			}
-			ca, err := store.Rotate()
-			if err != nil {
-				return err
+			var ca *intercept.CA
+			if finish {
+				var err error
+				if ca, err = store.FinishRotation(); err != nil {
+					return err
+				}
+			} else {
+				last, err := units.ParseDuration(overlap)
+				if err != nil {
+					return fmt.Errorf("--overlap: %w", err)
+				}
+				if ca, err = store.Rotate(last.Std()); err != nil {
+					return err
+				}
 			}
 			if err := showCA(c, store, ca); err != nil {
 				return err
 			}
-			fmt.Fprintln(c.OutOrStdout(), "Restart the gateway when your clients trust the new one.")
+			if ca.Rotation() == nil {
+				fmt.Fprintln(c.OutOrStdout(), "Restart the gateway now: it signs with this one from then on, which clients have to trust.")
+			} else {
+				fmt.Fprintln(c.OutOrStdout(), "Give clients the next one until then. The gateway need not be restarted.")
+			}
 			return nil
 		})
 	permit.register(c)
+	c.Flags().StringVar(&overlap, "overlap", units.Duration(intercept.DefaultOverlap).String(), "how long the one in use goes on signing; at most a year; 0: no longer than to the next start")
+	c.Flags().BoolVar(&finish, "finish", false, "end the rotation that is under way, as all clients trust the next one")
+	c.MarkFlagsMutuallyExclusive("overlap", "finish")
 	return c
 }
 
@@ -157,23 +181,28 @@ func showCA(c *cobra.Command, store intercept.CAStore, ca *intercept.CA) error {
 		return err // nobody is to believe that such a CA can be used
 	}
 	fmt.Fprintf(w, "Key          %s\n", map[bool]string{true: "encrypted", false: "not encrypted; readable by its owner alone"}[encrypted])
-	for _, old := range ca.Trusted()[1:] {
-		fmt.Fprintf(w, "Former       %s, valid until %s, SHA-256 %s\n", old.Subject, old.NotAfter.Format("2006-01-02"), intercept.Fingerprint(old))
+	if r := ca.Rotation(); r != nil {
+		fmt.Fprintf(w, "Rotation     under way; the one above signs until %s, then:\nNext         %s\nValid        %s to %s\nSHA-256      %s\n",
+			r.Until.Format("2006-01-02 15:04 MST"), r.Next.Subject, r.Next.NotBefore.Format("2006-01-02"), r.Next.NotAfter.Format("2006-01-02"), intercept.Fingerprint(r.Next))
 	}
 	return nil
 }
 
 func caExport() *cobra.Command {
 	var form, out, passwordFile string
-	var withKey bool
+	var withKey, next bool
 	c := withCA("export", "Write the certificate for clients, in the form that they want",
-		"Write the certificate: pem (most systems), der (Windows, Android), p12 (a trust store; Java).\n"+
+		"Write the certificate: pem (most systems), der (Windows, Android), p12 (a trust store, of the next one, too, while a rotation\n"+
+			"lasts; Java).\n"+
 			"With --with-key, p12 holds the private key as well, to move the authority to another gateway: whoever has that file and\n"+
 			"its password can read the traffic of every client that trusts it.",
 		func(c *cobra.Command, store intercept.CAStore) error {
 			ca, err := readCA(store)
 			if err == nil && withKey {
 				ca, err = store.Load()
+			}
+			if err == nil && next {
+				ca, err = ca.Next()
 			}
 			if err != nil {
 				return err
@@ -191,7 +220,9 @@ func caExport() *cobra.Command {
 	c.Flags().StringVar(&form, "format", "pem", "pem, der or p12")
 	c.Flags().StringVarP(&out, "output", "o", "", "file to write, which must not be there (default: standard output)")
 	c.Flags().StringVar(&passwordFile, "password-file", "", "file whose first line is the password of a p12")
+	c.Flags().BoolVar(&next, "next", false, "the certificate that a rotation under way has made, instead of the one in use")
 	c.Flags().BoolVar(&withKey, "with-key", false, "p12 only: with the private key")
+	c.MarkFlagsMutuallyExclusive("next", "with-key")
 	return c
 }
 

@@ -45,7 +45,7 @@ func (f *trustFlags) stores() (trust.Stores, error) {
 	return s, nil
 }
 
-// certificates returns what clients are to trust: the CA's certificate, and those of former ones while a rotation lasts.
+// certificates returns what clients are to trust: the CA's certificate, and the next one's while a rotation lasts.
 func (f *trustFlags) certificates() ([]*x509.Certificate, error) {
 	if f.certificate != "" {
 		return readCertificates(f.certificate)
@@ -104,7 +104,7 @@ func caInstall() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "install",
 		Short: "Have this machine trust the certificate authority",
-		Long: "Put the certificate into this machine's trust stores, and the former one, too, while a rotation lasts; what is left of\n" +
+		Long: "Put the certificate into this machine's trust stores, and the next one, too, while a rotation lasts; what is left of\n" +
 			"rotations that are over is taken out.\n" + trustLong,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

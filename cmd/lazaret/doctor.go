@@ -105,10 +105,16 @@ func (d *doctor) authority() bool {
 		d.note(what, levelFail, err.Error(), "as it says")
 		return false
 	}
+	if w := store.Warning(); w != "" {
+		d.note(what, levelWarn, w, "as it says")
+	}
 	ca, err := store.Load()
 	switch {
 	case errors.Is(err, intercept.ErrNoPassphrase):
 		d.note(what, levelWarn, "the key is encrypted, and its passphrase is not given here: it was not tried", "the gateway says at its start whether it has it")
+		if ca, err := store.Read(); err == nil && ca.Rotation() != nil {
+			d.rotation(ca.Rotation())
+		}
 		return true
 	case errors.Is(err, fs.ErrNotExist):
 		d.note(what, levelWarn, "there is none in "+dir, "start the gateway once, or run \"lazaret ca init\"; or name the right --state-dir")
@@ -120,12 +126,28 @@ func (d *doctor) authority() bool {
 	cert := ca.Certificate()
 	left := time.Until(cert.NotAfter)
 	seen := fmt.Sprintf("%s, valid until %s, SHA-256 %s", filepath.Join(dir, "ca.pem"), cert.NotAfter.Format("2006-01-02"), intercept.Fingerprint(cert))
-	if left < 60*24*time.Hour {
+	if r := ca.Rotation(); r != nil {
+		d.rotation(r)
+	} else if left < 60*24*time.Hour {
 		d.note(what, levelWarn, seen, "it ends soon: run \"lazaret ca rotate\", and give clients the new certificate")
 		return true
 	}
 	d.note(what, levelOK, seen, "")
 	return true
+}
+
+// rotation tells of a rotation that is under way.
+func (d *doctor) rotation(r *intercept.Rotation) {
+	const what = "rotation of the authority"
+	seen := fmt.Sprintf("under way until %s; the next one has SHA-256 %s", r.Until.Format("2006-01-02 15:04 MST"), intercept.Fingerprint(r.Next))
+	switch left := time.Until(r.Until); {
+	case left < -time.Hour:
+		d.note(what, levelWarn, seen, "its time is over: the gateway has not run since, or its log says why it goes on; \"lazaret ca rotate --finish\" ends it")
+	case left < 7*24*time.Hour:
+		d.note(what, levelWarn, seen, "it ends soon: every client has to trust the next certificate by then (\"lazaret ca export --next\")")
+	default:
+		d.note(what, levelOK, seen, "")
+	}
 }
 
 // disk looks at the room where objects wait.

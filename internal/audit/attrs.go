@@ -13,7 +13,8 @@ func logRecord(r Record) slog.Record {
 	if r.Event != Exempt && !r.clean() {
 		level = slog.LevelWarn
 	}
-	a := attrs{}
+	var room [maxAttrs]slog.Attr // so that nothing has to grow
+	a := attrs(room[:0])
 	a.text("reference", r.Reference)
 	a.text("kind", r.Kind)
 	if r.Event == Object {
@@ -61,6 +62,9 @@ func logRecord(r Record) slog.Record {
 	rec.AddAttrs(a...)
 	return rec
 }
+
+// maxAttrs is how many attributes a record has at most.
+const maxAttrs = 28
 
 type attrs []slog.Attr
 

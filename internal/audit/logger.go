@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 	"unicode"
@@ -136,7 +137,12 @@ func (h *handler) resumed(s OutputStatus) []byte {
 // controls, directional and zero-width characters. They can only be inside strings, so the meaning stays the same.
 func escapeUnseen(line []byte) []byte {
 	out := make([]byte, 0, len(line)+16)
-	for i := 0; i < len(line); {
+	i := slices.IndexFunc(line, func(b byte) bool { return b >= 0x7f })
+	if i < 0 {
+		return append(out, line...)
+	}
+	out = append(out, line[:i]...)
+	for i < len(line) {
 		if line[i] < 0x7f {
 			out = append(out, line[i])
 			i++

@@ -136,14 +136,16 @@ type Error struct {
 	Message      string
 }
 
-// Error implements error: "file:line:column: key: message".
+// Error implements error: "file:line:column: key: message", without what is not known.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
 	if e.Line > 0 {
 		b.WriteString(":" + strconv.Itoa(e.Line) + ":" + strconv.Itoa(e.Column))
 	}
-	b.WriteString(": ")
+	if b.Len() > 0 {
+		b.WriteString(": ")
+	}
 	if e.Key != "" {
 		b.WriteString(e.Key + ": ")
 	}

@@ -1,5 +1,5 @@
 // Package content finds what a client could read out of a body besides the body as it stands: the parts of a multipart
-// upload, the data of `data:` URLs, text in UTF-16. Each becomes an object of its own for the engines, because a scanner
+// upload, the data of `data:` URLs, text in UTF-16, the messages of gRPC-Web. Each becomes an object of its own for the engines, because a scanner
 // that sees only the bytes on the wire does not see these.
 //
 // Archives are the business of package unpack. Both are called by the gate, which also applies them to what they find.
@@ -77,6 +77,9 @@ type Part struct {
 	Guess bool
 	// Chance says that random bytes are read so now and then, and that no client does it without being told.
 	Chance bool
+	// Piece says that the body may be a piece of a file, because applications cut files into messages. That the beginning or the
+	// end of something is missing in it means nothing.
+	Piece bool
 }
 
 // Find calls visit with every reading of src, and returns what could not be read. It ends early when visit returns an
@@ -97,6 +100,8 @@ func Find(ctx context.Context, pool *spool.Pool, src Source, lim Limits, visit f
 	f.Run("UTF-32 text", func() error { return f.utf32(src.Blob, params["charset"], mediaType) })
 	f.Run("UTF-7 text", func() error { return f.utf7(src.Blob, params["charset"], mediaType) })
 	f.Run("NUL bytes", func() error { return f.nuls(src.Blob, mediaType) })
+	f.Run("messages", func() error { return f.messages(src.Blob, mediaType) })
+	f.Run("fields", func() error { return f.fields(src.Blob, "", mediaType) })
 	f.Run("chunks", func() error { return f.chunks(src.Blob) })
 	f.Run("transfer encoding", func() error { return f.transfer(src) })
 	if !src.Guessed {

@@ -151,6 +151,8 @@ func FuzzFind(f *testing.F) {
 	f.Add("data:a;base64,"+strings.Repeat("QUJD", 30), "text/html")
 	f.Add("\xff\xfea\x00b\x00c\x00", "text/html")
 	f.Add("data:;base64,%41%4%zz\\", "text/html; charset=utf-16")
+	f.Add(framed(1, packed(f, "gzip", secret)), "application/grpc-web")
+	f.Add(field(packed(f, "gzip", secret)), "application/protobuf")
 	f.Fuzz(func(t *testing.T, body, typ string) {
 		find(t, body, typ, Limits{Parts: 20, Bytes: 1 << 20}, false)
 	})

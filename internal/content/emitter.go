@@ -88,18 +88,32 @@ func (e *Emitter) Emit(w *spool.Writer, path, typ string, cause error) error {
 // emitPart is Emit for a part that has everything but its blob.
 func (e *Emitter) emitPart(w *spool.Writer, p Part, cause error) error {
 	defer w.Discard()
+	b, err := e.seal(w)
+	if err != nil {
+		return err
+	}
+	defer b.Close() // in memory or unlinked: nothing is lost with it
+	return e.emitBlob(b, p, cause)
+}
+
+// seal ends w, which counts as taken out of the body. Its error is Fatal.
+func (e *Emitter) seal(w *spool.Writer) (*spool.Blob, error) {
 	if err := e.ctx.Err(); err != nil {
-		return &problem{Cancelled, err}
+		return nil, &problem{Cancelled, err}
 	}
 	e.bytes += w.Size()
 	b, err := w.Seal()
 	switch {
 	case errors.Is(err, spool.ErrTooLarge):
-		return &problem{TooLarge, fmt.Errorf("more than %v taken out of one body", e.lim.Bytes)}
+		return nil, &problem{TooLarge, fmt.Errorf("more than %v taken out of one body", e.lim.Bytes)}
 	case err != nil:
-		return &problem{SpoolFull, err}
+		return nil, &problem{SpoolFull, err}
 	}
-	defer b.Close() // in memory or unlinked: nothing is lost with it
+	return b, nil
+}
+
+// emitBlob hands b to the visitor, unless the same bytes were handed to it before.
+func (e *Emitter) emitBlob(b *spool.Blob, p Part, cause error) error {
 	if _, again := e.seen[b.SHA256()]; again || b.Size() == 0 {
 		return cause
 	}

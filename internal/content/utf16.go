@@ -1,6 +1,7 @@
 package content
 
 import (
+	"bytes"
 	"strings"
 
 	"lazaret/internal/spool"
@@ -37,6 +38,9 @@ func utf16Order(head []byte, charset string) (unicode.Endianness, bool) {
 		return unicode.BigEndian, true
 	case strings.HasPrefix(charset, "utf-16") || charset == "unicode" || charset == "ucs-2":
 		return unicode.LittleEndian, true
+	}
+	if bytes.Count(head, []byte{0}) <= len(head)/4 {
+		return unicode.LittleEndian, false // far fewer than are asked for below, and quicker to see
 	}
 	var zeros, text [2]int
 	for i, c := range head {

@@ -1,6 +1,7 @@
 package content
 
 import (
+	"bytes"
 	"strings"
 
 	"lazaret/internal/spool"
@@ -37,6 +38,9 @@ func utf32Order(head []byte, charset string) (utf32.Endianness, bool) {
 		return utf32.BigEndian, true
 	case strings.HasPrefix(charset, "utf-32") || charset == "ucs-4" || charset == "iso-10646-ucs-4":
 		return utf32.LittleEndian, true
+	}
+	if bytes.Count(head, []byte{0}) <= len(head)/4 {
+		return utf32.LittleEndian, false // far fewer than are asked for below, and quicker to see
 	}
 	var zeros, text [4]int
 	for i, c := range head {

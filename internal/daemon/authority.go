@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"lazaret/internal/admin"
 	"lazaret/internal/config"
@@ -21,6 +23,12 @@ import (
 const (
 	passphraseCredential = "ca-passphrase"
 	passphraseEnv        = "LAZARET_CA_PASSPHRASE" //nolint:gosec // the variable's name
+)
+
+// How often is looked whether a rotation is over, and how often is said that it cannot be finished.
+const (
+	rotationEvery = 10 * time.Second
+	rotationTold  = time.Hour
 )
 
 // passphrase is read once: then it is no longer in the environment, which other programs are given.
@@ -97,14 +105,22 @@ func (d *Daemon) loadCA(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	if _, err := store.Settle(time.Now()); err != nil {
+		d.log.Error("the rotation of the CA could not be finished: the one in use goes on", "error", err)
+	}
 	ca, created, err := store.LoadOrInit()
 	if err != nil {
 		return fmt.Errorf("certificate authority: %w", err)
 	}
-	d.ca, d.caDir = ca, store.Dir
+	d.ca.Store(ca)
+	d.caDir = store.Dir
+	d.tellRotation(ca)
 	if created {
 		d.log.Info("a certificate authority was made; clients must trust it", "certificate", filepath.Join(store.Dir, "ca.pem"),
 			"fingerprint", intercept.Fingerprint(ca.Certificate()))
+	}
+	if w := store.Warning(); w != "" {
+		d.log.Warn(w)
 	}
 	if len(store.Passphrase) > 0 && !ca.Encrypted() {
 		d.log.Warn("a passphrase was given, but the CA's key is not encrypted: \"lazaret ca passphrase set\" encrypts it")
@@ -128,23 +144,73 @@ func names(p intercept.Permit) string {
 	return strings.Join(words, " ")
 }
 
-// otherCAs returns what clients are to trust besides the CA in use: the one that a rotation has put into the state directory
-// for the next start, and former ones. What cannot be read there is left out; what was read at the start is known.
+// tellRotation logs that a rotation is under way.
+func (d *Daemon) tellRotation(ca *intercept.CA) {
+	if r := ca.Rotation(); r != nil {
+		d.log.Info("a rotation of the CA is under way: clients are to trust the next one, too", "signs_from", r.Until.Format(time.RFC3339),
+			"next", r.Next.Subject.CommonName, "fingerprint", intercept.Fingerprint(r.Next))
+	}
+}
+
+// watchRotation finishes a rotation when its time is over, until ctx ends.
+func (d *Daemon) watchRotation(ctx context.Context) {
+	tick := time.NewTicker(rotationEvery)
+	defer tick.Stop()
+	var told time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := d.settleRotation(time.Now()); err != nil && time.Since(told) > rotationTold {
+			told = time.Now()
+			d.log.Error("the rotation of the CA could not be finished: the one in use goes on", "error", err)
+		}
+	}
+}
+
+// settleRotation has the next CA sign where it is time for that. Connections that are open go on.
+func (d *Daemon) settleRotation(now time.Time) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	store, err := CAStore(d.config)
+	if err != nil {
+		return err
+	}
+	if finished, err := store.Settle(now); err != nil || !finished {
+		return err
+	}
+	ca, err := store.Load()
+	if err != nil {
+		return err
+	}
+	d.ca.Store(ca)
+	if err := d.outside(d.config); err != nil {
+		return err
+	}
+	d.log.Info("the rotation of the CA is finished: the next one signs now", "fingerprint", intercept.Fingerprint(ca.Certificate()))
+	return nil
+}
+
+// otherCAs returns what clients are to trust besides the CA in use: what the state directory has that is not in use yet. What cannot
+// be read there is left out; what was read at the start is known.
 func (d *Daemon) otherCAs() []admin.OtherCA {
 	var out []admin.OtherCA
 	seen := func(c *x509.Certificate) bool {
-		return c.Equal(d.ca.Certificate()) || slices.ContainsFunc(out, func(o admin.OtherCA) bool { return o.Certificate.Equal(c) })
+		return c.Equal(d.CA().Certificate()) || slices.ContainsFunc(out, func(o admin.OtherCA) bool { return o.Certificate.Equal(c) })
 	}
 	if now, err := (intercept.CAStore{Dir: d.caDir}).Read(); err == nil {
-		for n, c := range now.Trusted() {
+		for _, c := range now.Trusted() {
 			if !seen(c) {
-				out = append(out, admin.OtherCA{Certificate: c, Next: n == 0})
+				out = append(out, admin.OtherCA{Certificate: c, Next: true})
 			}
 		}
+		return out
 	}
-	for _, c := range d.ca.Trusted() {
+	for _, c := range d.CA().Trusted() {
 		if !seen(c) {
-			out = append(out, admin.OtherCA{Certificate: c})
+			out = append(out, admin.OtherCA{Certificate: c, Next: true})
 		}
 	}
 	return out

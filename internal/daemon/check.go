@@ -49,6 +49,9 @@ func checkInterceptor(cfg *config.Config, dialer *egress.Dialer) error {
 	if err != nil {
 		return err
 	}
+	if w := store.Warning(); w != "" {
+		cfg.Warnings = append(cfg.Warnings, &config.Error{Message: w})
+	}
 	ca, err := store.Load()
 	if errors.Is(err, intercept.ErrNoPassphrase) {
 		// Whoever checks need not know it. The start does.

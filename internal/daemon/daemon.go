@@ -35,6 +35,8 @@ const (
 	drainTime = 30 * time.Second
 	// handedOverTime is the same after an upgrade: nobody waits for this process any more.
 	handedOverTime = 5 * time.Minute
+	// hardEnd is how long what was cut off may take to end.
+	hardEnd = 5 * time.Second
 )
 
 // pace has the garbage collector paced once in a process.
@@ -60,7 +62,7 @@ type Daemon struct {
 	log    *slog.Logger
 	audit  *audit.Log
 	pool   *spool.Pool
-	ca     *intercept.CA
+	ca     atomic.Pointer[intercept.CA]
 	caDir  string
 	gate   *gate.Gate
 	web    *web.Server
@@ -140,6 +142,7 @@ func Start(ctx context.Context, opt Options) (d *Daemon, err error) {
 	d.endNotify = end
 	d.notifyReady(alive)
 	d.serving.Go(func() { d.watchFaults(alive) })
+	d.serving.Go(func() { d.watchRotation(alive) })
 	d.tellReady()
 	return d, nil
 }
@@ -202,7 +205,7 @@ func (d *Daemon) outside(cfg *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("[egress]: %w", err)
 	}
-	i, err := intercept.New(cfg.Web.TLS, d.ca, dialer, intercept.Options{StateDir: cfg.StateDir, Logger: d.log})
+	i, err := intercept.New(cfg.Web.TLS, d.CA(), dialer, intercept.Options{StateDir: cfg.StateDir, Logger: d.log})
 	if err != nil {
 		return fmt.Errorf("[web.tls]: %w", err)
 	}
@@ -236,7 +239,7 @@ func (d *Daemon) servers(cfg *config.Config) error {
 		Version:    d.opt.Version,
 		Scanners:   d.ScannerStatus,
 		Spool:      d.spoolUsage,
-		CA:         func() *x509.Certificate { return d.ca.Certificate() },
+		CA:         func() *x509.Certificate { return d.CA().Certificate() },
 		OtherCAs:   d.otherCAs,
 		Ready:      d.unready,
 		ProxyAddrs: d.proxyAddrs,
@@ -322,8 +325,8 @@ func (d *Daemon) ProxyAddr() string {
 	return d.at.web[0].Addr().String()
 }
 
-// CA returns the certificate authority.
-func (d *Daemon) CA() *intercept.CA { return d.ca }
+// CA returns the certificate authority that signs at the moment.
+func (d *Daemon) CA() *intercept.CA { return d.ca.Load() }
 
 // Log returns the gateway's log.
 func (d *Daemon) Log() *slog.Logger { return d.log }
@@ -331,8 +334,8 @@ func (d *Daemon) Log() *slog.Logger { return d.log }
 // Engines says in words what judges.
 func (d *Daemon) Engines() string { return d.engines.Load().words }
 
-// Close drains: nothing new is taken, and what is under way may end, for half a minute (five, where another process has taken
-// over) or until ctx ends.
+// Close drains: nothing new is taken, and what is under way may end, for half a minute (five minutes, where another process has
+// taken over) or until ctx ends. A few seconds later it returns whatever is still under way: the process can end then, and has to.
 func (d *Daemon) Close(ctx context.Context) error {
 	patience := drainTime
 	if d.successor != 0 {
@@ -340,6 +343,28 @@ func (d *Daemon) Close(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	return hard(ctx, hardEnd, d.drain)
+}
+
+// hard runs end, and returns when it has, or grace after the end of ctx without it.
+func hard(ctx context.Context, grace time.Duration, end func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- end(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(grace):
+		return fmt.Errorf("something goes on that cannot be stopped, and ends with the process: %w", ctx.Err())
+	}
+}
+
+// drain is Close, and waits for whatever is under way.
+func (d *Daemon) drain(ctx context.Context) error {
 	d.notifyEnding(d.successor)
 	d.endNotify()
 	d.freshness.close()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"lazaret/internal/mail/attachment"
@@ -18,13 +20,34 @@ import (
 // mailEditor applies [mail.attachments], [mail.spam] and [mail.html], in this order, by what is in force at the moment.
 type mailEditor struct{ d *Daemon }
 
-// Edit implements pop3.Editor.
+// Edit implements pop3.Editor. A panic is an error like others: the mail is deferred, with a reference, and nobody else is blamed.
 func (m mailEditor) Edit(ctx context.Context, l pop3.Letter) (*spool.Blob, error) {
+	return guarded(m.d.log, l.Reference, func() (*spool.Blob, error) { return m.edit(ctx, l) })
+}
+
+// guarded returns what edit does, and a panic of it as an error.
+func guarded(log *slog.Logger, reference string, edit func() (*spool.Blob, error)) (b *spool.Blob, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			log.Error("editing a mail panicked", "reference", reference, "panic", p, "stack", string(debug.Stack()))
+			b, err = nil, fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return edit()
+}
+
+func (m mailEditor) edit(ctx context.Context, l pop3.Letter) (*spool.Blob, error) {
 	parts := m.d.mail.Load()
 	body, err := m.attachments(ctx, parts, l)
 	if err != nil {
 		return body, err
 	}
+	ended := false
+	defer func() {
+		if !ended && body != l.Body { // a panic
+			_ = body.Close() // the room is given back
+		}
+	}()
 	then := func(next *spool.Blob) {
 		if next != body && body != l.Body {
 			_ = body.Close() // the room is given back
@@ -36,35 +59,56 @@ func (m mailEditor) Edit(ctx context.Context, l pop3.Letter) (*spool.Blob, error
 	}
 	harmless, err := m.html(ctx, parts, l, body)
 	then(harmless)
+	ended = true
 	return body, err
 }
 
 // html returns body with its HTML disarmed.
 func (m mailEditor) html(ctx context.Context, parts *mailParts, l pop3.Letter, body *spool.Blob) (*spool.Blob, error) {
-	d, err := parts.html.Apply(ctx, attachment.Tools{Pool: m.d.pool, Limits: parts.limits}, body)
-	switch {
-	case err != nil:
+	d, err := parts.html.Apply(ctx, m.tools(parts, l), body)
+	if err != nil {
 		return nil, fmt.Errorf("disarming its HTML: %w", err)
-	case d.Body == nil:
+	}
+	if d.Body == nil || len(d.Stripped) > 0 {
 		if err := m.keep(ctx, l, "mail.html"); err != nil {
+			if d.Body != nil && d.Body != body {
+				_ = d.Body.Close() // the room is given back
+			}
 			return nil, err
 		}
+	}
+	if d.Body == nil {
 		return nil, &pop3.Unwanted{What: "HTML", Detail: "[mail.html]: " + d.Why}
-	case d.Parts > 0:
+	}
+	if d.Parts > 0 {
 		m.d.log.Info("the HTML of a mail was disarmed", "reference", l.Reference, "parts", d.Parts, "client", l.Facts.Client,
 			"server", l.Facts.Host, "user", l.Facts.User)
 	}
+	m.tell(l, "taken out", d.Stripped)
 	return d.Body, nil
 }
 
-func (m mailEditor) attachments(ctx context.Context, parts *mailParts, l pop3.Letter) (*spool.Blob, error) {
-	out, err := parts.rules.Apply(ctx, attachment.Tools{
+// tools are what attachments and HTML are worked on with.
+func (m mailEditor) tools(parts *mailParts, l pop3.Letter) attachment.Tools {
+	return attachment.Tools{
 		Pool: m.d.pool, Limits: parts.limits,
 		Note: func(h attachment.Hit) string {
 			n := notice.Notice{Reference: l.Reference, Facts: l.Facts}
 			return parts.notices.Removed(headOf(l.Body), n, h.Name, h.Rule)
 		},
-	}, l.Body)
+	}
+}
+
+// tell has the log say what was done to attachments.
+func (m mailEditor) tell(l pop3.Letter, did string, hits []attachment.Hit) {
+	for _, h := range hits {
+		m.d.log.Warn("an attachment was "+did, "reference", l.Reference, "name", notice.Clean(h.Name, 100), "rule", h.Rule,
+			"client", l.Facts.Client, "server", l.Facts.Host, "user", l.Facts.User)
+	}
+}
+
+func (m mailEditor) attachments(ctx context.Context, parts *mailParts, l pop3.Letter) (*spool.Blob, error) {
+	out, err := parts.rules.Apply(ctx, m.tools(parts, l), l.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -87,15 +131,8 @@ func (m mailEditor) attachments(ctx context.Context, parts *mailParts, l pop3.Le
 		}
 		return nil, &pop3.Unwanted{What: notice.Clean(what, 100), Detail: "[mail.attachments]: " + notice.Clean(h.Name, 100) + " is " + h.Rule + "; " + out.Why}
 	}
-	for _, list := range []struct {
-		did  string
-		hits []attachment.Hit
-	}{{"renamed", out.Renamed}, {"taken out", out.Stripped}} {
-		for _, h := range list.hits {
-			m.d.log.Warn("an attachment was "+list.did, "reference", l.Reference, "name", notice.Clean(h.Name, 100), "rule", h.Rule,
-				"client", l.Facts.Client, "server", l.Facts.Host, "user", l.Facts.User)
-		}
-	}
+	m.tell(l, "renamed", out.Renamed)
+	m.tell(l, "taken out", out.Stripped)
 	return out.Body, nil
 }
 

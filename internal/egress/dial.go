@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -28,6 +29,7 @@ type Dialer struct {
 	cfg    Config
 	opt    Options
 	parent *url.URL
+	strict string // why no private address is dialled, whatever AllowPrivate says; empty: that says it
 
 	mu     sync.Mutex
 	making map[string]int // dials in the making, by host:port
@@ -43,6 +45,13 @@ func New(cfg Config, opt Options) (*Dialer, error) {
 		return nil, fmt.Errorf("parent: %w", err)
 	}
 	return &Dialer{cfg: cfg, opt: opt, parent: parent, making: map[string]int{}}, nil
+}
+
+// PublicOnly returns a Dialer of the same settings that connects to no private address, whatever AllowPrivate says: it is for
+// places that neither a user nor the operator has named. why ends the errors about such addresses. Where a parent proxy resolves
+// the names, only literal addresses can be judged.
+func (d *Dialer) PublicOnly(why string) *Dialer {
+	return &Dialer{cfg: d.cfg, opt: d.opt, parent: d.parent, strict: why, making: map[string]int{}}
 }
 
 // ParentURL returns the parent proxy with its credentials, nil where there is none. Requests for http:// URLs go to it in
@@ -144,8 +153,8 @@ func setMark(raw syscall.RawConn, mark uint32) error {
 	return nil
 }
 
-// judgeLiteral judges hostport where its host is an IP address, and refuses names of this machine. It is what can be
-// judged where the parent proxy resolves the names.
+// judgeLiteral judges hostport where its host is an IP address, or a name that stands for the loopback (RFC 6761, 6.3). It is
+// what can be judged where the parent proxy resolves the names.
 func (d *Dialer) judgeLiteral(hostport string) error {
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
@@ -157,6 +166,9 @@ func (d *Dialer) judgeLiteral(hostport string) error {
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
 		return d.judge(netip.AddrPortFrom(a, uint16(n)))
+	}
+	if name := "." + strings.ToLower(strings.TrimSuffix(host, ".")); strings.HasSuffix(name, ".localhost") {
+		return d.judge(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(n)))
 	}
 	return nil
 }

@@ -157,6 +157,24 @@ func TestPrivateDestinationsAreForbiddenHoweverTheyAreWritten(t *testing.T) {
 	_ = c.Close()
 }
 
+func TestPublicOnlyOverridesWhatIsAllowed(t *testing.T) {
+	at, connected := listener(t, "127.0.0.1:0")
+	d := newDialer(t, Options{AllowPrivate: true}).PublicOnly("nobody named it")
+	for _, host := range []string{"127.0.0.1", "localhost", "169.254.169.254", "192.168.1.1", "fd00::1"} {
+		_, err := d.Dial(t.Context(), net.JoinHostPort(host, fmt.Sprint(at.Port())))
+		wantKind(t, err, Forbidden)
+		if !strings.Contains(fmt.Sprint(err), "nobody named it") {
+			t.Errorf("error %v does not say why", err)
+		}
+	}
+	behind := newDialer(t, Options{AllowPrivate: true}, func(c *Config) { c.Parent = "http://" + at.String() }).PublicOnly("nobody named it")
+	_, err := behind.DialParent(t.Context(), "10.0.0.1:80")
+	wantKind(t, err, Forbidden)
+	if connected.Load() != 0 {
+		t.Errorf("%d connections arrived", connected.Load())
+	}
+}
+
 // resolverOf answers every question for an A record by what answer says.
 func resolverOf(t *testing.T, answer func(n int64) [4]byte) *net.Resolver {
 	t.Helper()
@@ -365,6 +383,10 @@ func TestParentProxy(t *testing.T) {
 	wantKind(t, err, Forbidden)
 	_, err = d.DialParent(t.Context(), "127.0.0.1:80")
 	wantKind(t, err, Forbidden)
+	for _, name := range []string{"localhost:80", "LocalHost.:80", "a.localhost:443"} {
+		_, err = d.Dial(t.Context(), name)
+		wantKind(t, err, Forbidden)
+	}
 	if asked.Load() != "" {
 		t.Error("the parent was asked for a private address")
 	}

@@ -121,11 +121,15 @@ func (d *Dialer) judge(ap netip.AddrPort) error {
 	if err := d.judgeLoop(ap); err != nil {
 		return err
 	}
-	if d.opt.AllowPrivate {
-		return nil
+	why := d.strict
+	if why == "" {
+		if d.opt.AllowPrivate {
+			return nil
+		}
+		why = "allow_private_destinations is off"
 	}
 	if what, private := Private(ap.Addr()); private {
-		return &forbiddenError{ap, "the address is " + what + "; allow_private_destinations is off"}
+		return &forbiddenError{ap, "the address is " + what + "; " + why}
 	}
 	return nil
 }

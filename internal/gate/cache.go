@@ -50,7 +50,11 @@ func (g *Gate) remembered(ctx context.Context, s *state, o *scan.Object) (v scan
 		return g.examine(ctx, s, o), false
 	}
 	c := g.cache
-	k := key{sum: o.Body.SHA256(), said: maphash.String(c.seed, o.Type+"\x00"+o.TransferEncoding), version: maphash.String(c.seed, version)}
+	said := o.Type + "\x00" + o.TransferEncoding
+	if o.Piece {
+		said += "\x00piece"
+	}
+	k := key{sum: o.Body.SHA256(), said: maphash.String(c.seed, said), version: maphash.String(c.seed, version)}
 	for {
 		if v, ok := c.entries.GetIfPresent(k); ok {
 			return v, true

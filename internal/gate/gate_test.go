@@ -383,7 +383,7 @@ func TestStreamIsJudgedPieceByPiece(t *testing.T) {
 		t.Errorf("records %+v", f.sink.records)
 	}
 	f.engine.before = func(context.Context) error { return errors.New("gone") }
-	if n, err := f.Stream(context.Background(), policy.Facts{}, "grpc", "gRPC", strings.NewReader("text")).Read(buf); n != 0 || !errors.As(err, &stopped) {
+	if n, err := f.Stream(context.Background(), policy.Facts{}, "media", "radio", strings.NewReader("text")).Read(buf); n != 0 || !errors.As(err, &stopped) {
 		t.Errorf("with a dead engine came %d bytes, %v", n, err)
 	}
 }

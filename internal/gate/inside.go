@@ -87,7 +87,7 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, at spot) 
 	src := unpack.Source{Blob: o.Body, Name: join(o.Path, o.Name)}
 	single := compressed(o.Body)
 	problems := unpack.Walk(ctx, g.opt.Pool, src, g.opt.Limits, func(p unpack.Part) error {
-		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path}
+		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path, Piece: o.Piece}
 		found = found.Merge(located(s.engines.Scan(ctx, member, scan.Inner), p.Path))
 		if found.Outcome != scan.Infected && (single && p.Depth == 1 || isMail(member)) {
 			found = found.Merge(g.readings(ctx, s, member, at.below(content.Part{})))
@@ -95,6 +95,9 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, at spot) 
 		return enough(found)
 	})
 	for _, p := range problems {
+		if o.Piece && reasonOf(p.Kind) == scan.Undecodable {
+			continue
+		}
 		found = found.Merge(scan.IncompleteVerdict(reasonOf(p.Kind), "%s", p.String()))
 	}
 	return found
@@ -120,7 +123,7 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, at spot) 
 			found = found.Merge(scan.IncompleteVerdict(scan.TooDeep, "%s: parts inside each other, more than %d deep", join(o.Path, p.Path), maxReadings))
 			return errEnough
 		}
-		part := &scan.Object{Body: p.Blob, Name: o.Name, Path: join(o.Path, p.Path), Type: p.Type}
+		part := &scan.Object{Body: p.Blob, Name: o.Name, Path: join(o.Path, p.Path), Type: p.Type, Piece: o.Piece || p.Piece}
 		which := scan.Whole
 		if v, ok := ordinary[p.Blob.SHA256()]; ok {
 			if v.Encoded {
@@ -141,6 +144,9 @@ func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, at spot) 
 		problems = append(problems, message.Find(ctx, g.opt.Pool, o.Body, g.opt.Content, visit)...)
 	}
 	for _, p := range problems {
+		if o.Piece && p.Kind == content.Undecodable {
+			continue
+		}
 		found = found.Merge(scan.IncompleteVerdict(reasonOfContent(p.Kind), "%s: %v", join(o.Path, p.Path), p.Err))
 	}
 	return found

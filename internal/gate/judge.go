@@ -23,7 +23,7 @@ func (g *Gate) Judge(ctx context.Context, f policy.Facts, o *scan.Object) (polic
 	return g.judge(ctx, f, "", o)
 }
 
-// JudgePart is Judge for one of very many small objects of the same connection (a WebSocket's messages). Kind is the fixed
+// JudgePart is Judge for one of very many small objects of the same connection (a WebSocket's messages, a gRPC call's). Kind is the fixed
 // word that Exempt has recorded the connection under. Those that were found clean are not recorded one by one.
 func (g *Gate) JudgePart(ctx context.Context, f policy.Facts, kind string, o *scan.Object) (policy.Decision, notice.Notice) {
 	return g.judge(ctx, f, kind, o)
@@ -90,7 +90,7 @@ func (g *Gate) Passes(f policy.Facts, r scan.Reason, size int64) bool {
 }
 
 // Exempt records that something passes which cannot be held or opened, and why. Kind is a fixed word that metrics count by:
-// "tunnel", "upgrade", "event-stream", "grpc", "too-large".
+// "tunnel", "upgrade", "event-stream", "grpc", "too-large" and so on.
 func (g *Gate) Exempt(f policy.Facts, kind, why string) {
 	g.opt.Sink.Record(audit.Record{
 		Time: time.Now(), Event: audit.Exempt, Kind: kind, Reference: notice.NewReference(), Facts: f,

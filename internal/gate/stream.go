@@ -39,7 +39,7 @@ func (s *Stopped) Error() string {
 	return fmt.Sprintf("the stream was stopped: %s (reference %s)", s.Notice.Verdict.Outcome, s.Notice.Reference)
 }
 
-// Stream records that a body passes which cannot be held to its end (an event stream, gRPC), and returns a reader that gives
+// Stream records that a body passes which cannot be held to its end (an event stream, radio), and returns a reader that gives
 // each piece of r as soon as it comes and is judged, together with what went just before it. A piece that is not to pass is
 // not given: the error is then a *Stopped. It is used by one goroutine; what it needs ends with ctx.
 func (g *Gate) Stream(ctx context.Context, f policy.Facts, kind, why string, r io.Reader) io.Reader {

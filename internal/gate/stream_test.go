@@ -52,8 +52,8 @@ func TestEventStreamThatIsNotTextIsStopped(t *testing.T) {
 			if stopped == nil || stopped.Notice.Verdict.Reason != scan.Undecodable {
 				t.Errorf("%s: stopped is %+v", name, stopped)
 			}
-			if _, stopped := readStream(t, f, "grpc", strings.NewReader(body)); stopped != nil {
-				t.Errorf("%s as gRPC, which is binary: %+v", name, stopped)
+			if _, stopped := readStream(t, f, "media", strings.NewReader(body)); stopped != nil {
+				t.Errorf("%s as a stream that is binary: %+v", name, stopped)
 			}
 		}
 	}

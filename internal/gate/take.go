@@ -21,6 +21,7 @@ type Intake struct {
 	Transfer  string   // the declared Content-Transfer-Encoding (RFC 2045, 6), which is not undone; mostly empty
 	Limit     int64    // more bytes than this are not taken; 0: the spool's limit
 	Size      int64    // how many bytes are announced, as they come; 0 or less: not known
+	Piece     bool     // it may be a piece of a file, see scan.Object
 	// Wait is how it waits where the spool has no room; nil: not at all. See spool.Writer.Wait.
 	Wait *spool.Waiting
 	// Held says that what is read is held already, and does not come from a peer: it never waits for anybody.
@@ -56,7 +57,7 @@ func (g *Gate) TakeBeyond(r io.Reader, in Intake) (o *scan.Object, rest io.ReadC
 
 func (g *Gate) take(r io.Reader, in Intake, beyond bool) (*scan.Object, io.ReadCloser, error) {
 	start := time.Now()
-	o := &scan.Object{Name: objectName(in.Name), Type: in.Type, TransferEncoding: in.Transfer}
+	o := &scan.Object{Name: objectName(in.Name), Type: in.Type, TransferEncoding: in.Transfer, Piece: in.Piece}
 	src := &source{r: r}
 	rest, err := g.fill(o, src, in, beyond)
 	o.Took = time.Since(start)
@@ -104,6 +105,12 @@ func (g *Gate) fill(o *scan.Object, src io.Reader, in Intake, beyond bool) (io.R
 
 // pour reads r into w, and returns what came of it. Where beyond is true and w does not take all, rest has what follows.
 func pour(w *spool.Writer, r io.ReadCloser, beyond bool) (b *spool.Blob, rest io.ReadCloser, err error) {
+	if ended, err := w.Fill(r); err != nil {
+		return nil, nil, err
+	} else if ended {
+		b, err = w.Seal()
+		return b, nil, err
+	}
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	out := &refusing{Writer: w}

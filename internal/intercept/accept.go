@@ -117,7 +117,8 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		s.Decision = Decision{Refuse, fmt.Sprintf("the client speaks %s inside TLS, and not %s", clean(strings.Join(h.alpn, ", ")), strings.Join(s.Target.protocols(), " or ")), RuleProtocol}
 		return nil
 	}
-	o := &origin{i: i, target: s.Target, name: name, protos: protos}
+	o := &origin{i: i, target: s.Target, name: name, protos: i.lowered(learnedKey(name, s.Target), protos)}
+	s.fallBack = i.fallBackOf(o, protos)
 	var err error
 	if o.coupling, err = i.sessions.couple(h.tickets, i.sessions.binding(name, s.Target)); err != nil {
 		return err
@@ -138,6 +139,9 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return i.faulty(ctx, s, h, name, err)
 	}
 	s.Origin = conn
+	if i.cfg.ClientCertificates == certsTunnel {
+		s.renegotiated = func() { i.learn(o) }
+	}
 	err = i.answer(ctx, s, h, name, o)
 	i.pinned(s.Target, name, err)
 	if err != nil {

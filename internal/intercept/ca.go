@@ -38,7 +38,8 @@ type CA struct {
 	key       crypto.Signer       // nil: of CAStore.Read
 	encrypted bool                // the key's file is
 	chain     [][]byte            // what is sent behind a leaf: nothing for a self-signed CA, else the CA and its issuers
-	old       []*x509.Certificate // former ones, still to be trusted by clients and never by us
+	old       []*x509.Certificate // former ones, whose keys are gone
+	rotation  *Rotation           // nil: none is under way
 }
 
 // randomSerial returns a positive serial number of 127 random bits (RFC 5280, 4.1.2.2; CA/B Forum asks for 64).
@@ -126,16 +127,18 @@ func readOld(dir string) ([]*x509.Certificate, error) {
 // Certificate returns the CA's certificate.
 func (ca *CA) Certificate() *x509.Certificate { return ca.cert }
 
-// Trusted returns the certificates that clients are to trust: the CA's, and the former ones that have not expired.
+// Trusted returns the certificates that clients are to trust: the CA's, and the next one's while a rotation lasts. Former ones
+// sign nothing any more.
 func (ca *CA) Trusted() []*x509.Certificate {
 	out := []*x509.Certificate{ca.cert}
-	for _, c := range ca.old {
-		if time.Now().Before(c.NotAfter) {
-			out = append(out, c)
-		}
+	if ca.rotation != nil {
+		out = append(out, ca.rotation.Next)
 	}
 	return out
 }
+
+// known returns every certificate that is the gateway's own, in use, to come or gone. None of them is an origin's to use.
+func (ca *CA) known() []*x509.Certificate { return append(ca.Trusted(), ca.old...) }
 
 // Encrypted says whether the key's file is encrypted.
 func (ca *CA) Encrypted() bool { return ca.encrypted }
@@ -172,9 +175,9 @@ func Fingerprint(c *x509.Certificate) string {
 	return strings.Join(parts, ":")
 }
 
-// isOurs says whether a certificate is the CA's or a former CA's, by its key: a cross-signed copy is ours too.
+// isOurs says whether a certificate is the CA's, the next or a former one's, by its key: a cross-signed copy is ours too.
 func (ca *CA) isOurs(c *x509.Certificate) bool {
-	for _, own := range append([]*x509.Certificate{ca.cert}, ca.old...) {
+	for _, own := range ca.known() {
 		if bytes.Equal(own.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo) {
 			return true
 		}
@@ -182,9 +185,9 @@ func (ca *CA) isOurs(c *x509.Certificate) bool {
 	return false
 }
 
-// signed says whether the CA or a former one signed c.
+// signed says whether the CA, the next or a former one signed c.
 func (ca *CA) signed(c *x509.Certificate) bool {
-	for _, own := range append([]*x509.Certificate{ca.cert}, ca.old...) {
+	for _, own := range ca.known() {
 		if bytes.Equal(own.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(own) == nil {
 			return true
 		}

@@ -88,15 +88,7 @@ func TestCAThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 	leaf := newRoot(t, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature })
 	foreign := newRoot(t)
 	put := func(a *authority) func(t *testing.T, dir string) {
-		return func(t *testing.T, dir string) {
-			t.Helper()
-			key, err := x509.MarshalPKCS8PrivateKey(a.key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			writeFile(t, filepath.Join(dir, "ca.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
-			writeFile(t, filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
-		}
+		return func(t *testing.T, dir string) { putCA(t, dir, a) }
 	}
 	for _, tc := range []struct {
 		what, want string
@@ -104,6 +96,8 @@ func TestCAThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 	}{
 		{"key readable by the group", "chmod 600", func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "ca.key"), 0o640) }},
 		{"key readable by all", "chmod 600", func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "ca.key"), 0o604) }},
+		{"folder that the group can change", "chmod 700", func(t *testing.T, dir string) { chmod(t, dir, 0o770) }},
+		{"folder that all can change, but not remove from", "chmod 700", func(t *testing.T, dir string) { chmod(t, dir, 0o707|os.ModeSticky) }},
 		{"no key", "belong together", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "ca.key")) }},
 		{"no certificate", "belong together", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "ca.pem")) }},
 		{"empty key", "no PEM private key", func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, "ca.key"), nil) }},
@@ -135,6 +129,53 @@ func TestCAThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestCAIsMadeInNoFolderThatOthersCanChange(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	chmod(t, dir, 0o777)
+	store := CAStore{Dir: dir}
+	if _, _, err := store.LoadOrInit(); err == nil || !strings.Contains(err.Error(), "chmod 700 "+dir) {
+		t.Errorf("error %v", err)
+	}
+	if all := filesIn(t, dir); all != "" {
+		t.Error("a CA was made")
+	}
+	if _, err := store.Encrypted(); err == nil {
+		t.Error("`ca show` is content")
+	}
+	chmod(t, dir, 0o755) // others may look
+	if _, _, err := store.LoadOrInit(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFolderAboveTheCA(t *testing.T) {
+	above := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(above, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	store := CAStore{Dir: filepath.Join(above, "ca")}
+	for mode, want := range map[os.FileMode]string{0o700: "", 0o755: "", 0o775: "chmod go-w " + above, 0o702: "chmod go-w " + above, 0o777 | os.ModeSticky: ""} {
+		chmod(t, above, mode)
+		if w := store.Warning(); !strings.Contains(w, want) || (w == "") != (want == "") {
+			t.Errorf("%v: %q", mode, w)
+		}
+	}
+}
+
+// putCA puts an authority in the place of the CA in dir.
+func putCA(t *testing.T, dir string, a *authority) {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "ca.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+	writeFile(t, filepath.Join(dir, "ca.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
 }
 
 func writeFile(t *testing.T, path string, b []byte) {
@@ -210,39 +251,6 @@ func TestCAIsExported(t *testing.T) {
 	out, err = exec.CommandContext(t.Context(), "openssl", "x509", "-in", filepath.Join(dir, "ca", "ca.pem"), "-noout", "-fingerprint", "-sha256").Output()
 	if err != nil || !strings.Contains(string(out), Fingerprint(want)) {
 		t.Errorf("our fingerprint is %s, openssl says %s (%v)", Fingerprint(want), out, err)
-	}
-}
-
-func TestRotatedCAIsTrustedBesideTheNewOne(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "ca")
-	first, err := (CAStore{Dir: dir}).Init()
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := []*x509.Certificate{first.Certificate()}
-	var last *CA
-	for range 3 {
-		if last, err = (CAStore{Dir: dir}).Rotate(); err != nil {
-			t.Fatal(err)
-		}
-		seen = append(seen, last.Certificate())
-	}
-	trusted := last.Trusted()
-	if len(trusted) != 4 || !trusted[0].Equal(last.Certificate()) {
-		t.Fatalf("%d certificates are trusted", len(trusted))
-	}
-	for n, c := range seen {
-		if !last.isOurs(c) {
-			t.Errorf("CA number %d is not known as ours: an origin might use it", n+1)
-		}
-		for _, d := range seen[n+1:] {
-			if c.Equal(d) {
-				t.Error("a rotation made the same CA")
-			}
-		}
-	}
-	if st, err := os.Stat(filepath.Join(dir, "ca.key")); err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("the new key has mode %v (%v)", st.Mode(), err)
 	}
 }
 

@@ -94,11 +94,7 @@ func viaTemp(path string, b []byte, mode fs.FileMode, place func(tmp, path strin
 	if err := place(tmp, path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncDir(filepath.Dir(path))
 }
 
 // stateOf returns what tells this content of a file from another.
@@ -108,4 +104,34 @@ func stateOf(st fs.FileInfo) fileState {
 		s.inode = sys.Ino
 	}
 	return s
+}
+
+// checkFolder refuses the CA's folder where anybody but its owner can change what is in it: they could take the key away, or put
+// a certificate there that clients are then told to trust. Root may look at the gateway's. The error is an fs.ErrNotExist where
+// there is no folder.
+func checkFolder(dir string) error {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("%s is not a folder", dir)
+	}
+	if perm := st.Mode().Perm(); perm&0o022 != 0 {
+		return fmt.Errorf("the folder %s can be changed by others (mode %04o): look at what is in it, then `chmod 700 %s`", dir, perm, dir)
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && os.Geteuid() != 0 && int(sys.Uid) != os.Geteuid() && sys.Uid != 0 {
+		return fmt.Errorf("the folder %s belongs to user %d, not to the one that runs the gateway (%d): `chown` it", dir, sys.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+// looseAbove says what is wrong where others could put another folder in the place of dir; empty: nothing.
+func looseAbove(dir string) string {
+	above := filepath.Dir(dir)
+	st, err := os.Stat(above)
+	if err != nil || st.Mode().Perm()&0o022 == 0 || st.Mode()&fs.ModeSticky != 0 {
+		return ""
+	}
+	return fmt.Sprintf("the folder %s can be changed by others (mode %04o), who could exchange the CA's folder in it: `chmod go-w %s`", above, st.Mode().Perm(), above)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestKeyWithAPassphrase(t *testing.T) {
@@ -38,7 +39,7 @@ func TestKeyWithAPassphrase(t *testing.T) {
 		if _, created, err := s.LoadOrInit(); created || !errors.Is(err, tc.want) || errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: created %v, %v", name, created, err)
 		}
-		if _, err := s.Rotate(); !errors.Is(err, tc.want) {
+		if _, err := s.Rotate(0); !errors.Is(err, tc.want) {
 			t.Errorf("%s: rotated: %v", name, err)
 		}
 		if err := s.SetPassphrase([]byte("another passphrase")); !errors.Is(err, tc.want) {
@@ -55,7 +56,24 @@ func TestKeyWithAPassphrase(t *testing.T) {
 	if _, err := store.Read(); err != nil { // needs no passphrase
 		t.Error(err)
 	}
-	if next, err := store.Rotate(); err != nil || !next.Encrypted() {
+	if next, err := store.Rotate(0); err != nil || !next.Encrypted() {
+		t.Errorf("a rotation: %v", err)
+	}
+	// A rotation that is under way has the next key encrypted, too, and its passphrase changed with the other one's.
+	if _, err := store.Rotate(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.SetPassphrase([]byte("another passphrase")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.FinishRotation(); !errors.Is(err, ErrWrongPassphrase) {
+		t.Errorf("the former passphrase: %v", err)
+	}
+	store.Passphrase = []byte("another passphrase")
+	if ca, err := store.Load(); err != nil || ca.Rotation() == nil {
+		t.Errorf("the rotation that could not be finished has left %v, %v", ca, err)
+	}
+	if next, err := store.FinishRotation(); err != nil || !next.Encrypted() {
 		t.Errorf("a rotation: %v", err)
 	}
 }

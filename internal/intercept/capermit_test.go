@@ -63,7 +63,7 @@ func TestConstrainedCAIsGoodForWhatItPermits(t *testing.T) {
 			}
 			// A rotation keeps it to the same names, and so does one of that.
 			for range 2 {
-				if ca, err = (CAStore{Dir: store.Dir}).Rotate(); err != nil {
+				if ca, err = (CAStore{Dir: store.Dir}).Rotate(0); err != nil {
 					t.Fatal(err)
 				}
 				for _, n := range names {

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"bytes"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,11 +21,17 @@ type CAStore struct {
 func (s CAStore) certPath() string { return filepath.Join(s.Dir, caCertFile) }
 func (s CAStore) keyPath() string  { return filepath.Join(s.Dir, caKeyFile) }
 
+// Warning says in a sentence what is doubtful about the place of the directory, though the CA can be used; empty: nothing.
+func (s CAStore) Warning() string { return looseAbove(s.Dir) }
+
 // Init makes a new CA (ECDSA P-256, ten years, path length 0) in the directory, which is made for the owner alone where it
 // is missing. It never overwrites: the error is an fs.ErrExist where any of the two files is there.
 func (s CAStore) Init() (*CA, error) {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory of the CA: %w", err)
+	}
+	if err := checkFolder(s.Dir); err != nil {
+		return nil, err
 	}
 	for _, path := range []string{s.keyPath(), s.certPath()} {
 		if _, err := os.Lstat(path); err == nil {
@@ -61,8 +68,8 @@ func (s CAStore) LoadOrInit() (ca *CA, created bool, err error) {
 var errExpired = errors.New("`ca rotate` makes a new one")
 
 // Load returns the CA. The error is an fs.ErrNotExist where there is none, an ErrNoPassphrase or ErrWrongPassphrase where the
-// key is encrypted and stays so, and says what to do where the files cannot be used: a key that others can read, a
-// certificate that is no CA's or has expired, a key that is another's.
+// key is encrypted and stays so, and says what to do where the files cannot be used: a key that others can read, a folder that
+// others can change, a certificate that is no CA's or has expired, a key that is another's.
 func (s CAStore) Load() (*CA, error) {
 	ca, err := s.open()
 	if err != nil {
@@ -76,6 +83,9 @@ func (s CAStore) Load() (*CA, error) {
 
 // open is Load, whatever the date.
 func (s CAStore) open() (*CA, error) {
+	if err := checkFolder(s.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the CA: %w", err)
+	}
 	certPEM, certErr := os.ReadFile(s.certPath())
 	keyPEM, keyErr := readKeyFile(s.keyPath())
 	if errors.Is(certErr, os.ErrNotExist) && errors.Is(keyErr, os.ErrNotExist) {
@@ -91,10 +101,19 @@ func (s CAStore) open() (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the CA in %s: %w", s.Dir, err)
 	}
-	if ca.old, err = readOld(s.Dir); err != nil {
+	if err := s.known(ca); err != nil {
 		return nil, err
 	}
 	return ca, nil
+}
+
+// known completes ca with the certificates that are beside its own.
+func (s CAStore) known(ca *CA) (err error) {
+	if ca.old, err = readOld(s.Dir); err != nil {
+		return err
+	}
+	ca.rotation, err = s.readRotation()
+	return err
 }
 
 // halfCA is no fs.ErrNotExist: half a CA must not be taken for none, and be made anew.
@@ -120,50 +139,41 @@ func (s CAStore) Read() (*CA, error) {
 		return nil, fmt.Errorf("%s: %w", s.certPath(), err)
 	}
 	ca := &CA{cert: certs[0], issuers: certs[1:]}
-	if ca.old, err = readOld(s.Dir); err != nil {
+	if err := s.known(ca); err != nil {
 		return nil, err
 	}
 	return ca, nil
 }
 
-// Rotate makes a new CA in the place of the one there, kept to the same names unless Permit says otherwise. The former
-// certificate is kept as ca-old-N.pem, to be trusted by clients until they have the new one; its key is destroyed by being
-// replaced. The new key is encrypted with Passphrase. Leaves are signed by the new CA from the moment that the gateway loads
-// it.
-func (s CAStore) Rotate() (*CA, error) {
-	former, err := s.open()
-	if err != nil {
-		return nil, err
-	}
-	permit := s.Permit
-	if permit.empty() {
-		permit = permitOf(former.cert)
-	}
-	certPEM, keyPEM, err := newCA(time.Now(), permit, s.Passphrase)
-	if err != nil {
-		return nil, err
-	}
-	kept := false
-	for n := 1; !kept; n++ {
-		err := os.Link(s.certPath(), filepath.Join(s.Dir, fmt.Sprintf("ca-old-%d.pem", n)))
-		if err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("keeping the former certificate: %w", err)
-		}
-		kept = err == nil
-	}
-	if err := errors.Join(replace(s.keyPath(), keyPEM, 0o600), replace(s.certPath(), certPEM, 0o644)); err != nil {
-		return nil, fmt.Errorf("writing the new CA: %w", err)
-	}
-	return s.Load()
-}
-
-// SetPassphrase writes the key anew, encrypted with another passphrase; empty: not encrypted.
+// SetPassphrase writes the key anew, encrypted with another passphrase; empty: not encrypted. The key of a rotation that is under
+// way goes with it.
 func (s CAStore) SetPassphrase(passphrase []byte) error {
 	ca, err := s.open()
 	if err != nil {
 		return err
 	}
-	keyPEM, err := encodeKey(ca.key, passphrase)
+	if ca.rotation != nil {
+		b, err := readKeyFile(s.path(caNextKeyFile))
+		if err != nil {
+			return fmt.Errorf("key of the next CA: %w", err)
+		}
+		next, _, err := parseKey(b, s.Passphrase)
+		if errors.Is(err, ErrWrongPassphrase) {
+			next, _, err = parseKey(b, passphrase) // an attempt before this one came as far as here
+		}
+		if err != nil {
+			return fmt.Errorf("key of the next CA: %w", err)
+		}
+		if err := s.rewrite(s.path(caNextKeyFile), next, passphrase); err != nil {
+			return err
+		}
+	}
+	return s.rewrite(s.keyPath(), ca.key, passphrase)
+}
+
+// rewrite writes a key over its file.
+func (s CAStore) rewrite(path string, key crypto.Signer, passphrase []byte) error {
+	keyPEM, err := encodeKey(key, passphrase)
 	if err != nil {
 		return err
 	}
@@ -171,7 +181,7 @@ func (s CAStore) SetPassphrase(passphrase []byte) error {
 	if _, encrypted, err := parseKey(keyPEM, passphrase); err != nil || encrypted != (len(passphrase) > 0) {
 		return fmt.Errorf("the key cannot be read back (%w); nothing was changed", err)
 	}
-	if err := replace(s.keyPath(), keyPEM, 0o600); err != nil {
+	if err := replace(path, keyPEM, 0o600); err != nil {
 		return fmt.Errorf("key of the CA: %w", err)
 	}
 	return nil
@@ -179,6 +189,9 @@ func (s CAStore) SetPassphrase(passphrase []byte) error {
 
 // Encrypted says whether the key's file is encrypted, without opening it. The error is an fs.ErrNotExist where there is none.
 func (s CAStore) Encrypted() (bool, error) {
+	if err := checkFolder(s.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
 	b, err := readKeyFile(s.keyPath())
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {

@@ -13,7 +13,7 @@ import (
 
 // Config is [web.tls].
 type Config struct {
-	ExtraRoots         []string       `toml:"extra_roots" doc:"PEM files of authorities that are trusted for origins, besides the system's"`
+	ExtraRoots         []string       `toml:"extra_roots" doc:"PEM files of authorities that are trusted for origins, besides the system's; what their certificates name as the place of revocation lists may be a private address, where allow_private_destinations is on"`
 	Tunnel             []string       `toml:"tunnel" doc:"what is passed through unopened and unscanned: a host (\"bank.example\"), a domain and all below it (\".bank.example\"), only what is below it (\"*.bank.example\"), an address or a network (\"192.0.2.0/24\") of destinations"`
 	TunnelFile         string         `toml:"tunnel_file" doc:"a file with more entries of that kind, one a line, # for comments; read again when it changes"`
 	TunnelZones        []string       `toml:"tunnel_zones" doc:"DNS zones that list what is passed through unopened and unscanned: <host>.<zone> with an address in 127.0.0.0/8 (but 127.255.255.0/24) means that the host is listed; IP addresses are asked for in reverse, as in other DNS lists"`
@@ -22,7 +22,7 @@ type Config struct {
 	TunnelClients      []string       `toml:"tunnel_clients" doc:"networks of clients whose connections are passed through unopened and unscanned"`
 	VerifyTunnels      bool           `toml:"verify_tunnels" doc:"before redirected traffic is passed through because of the name that the client gave, the origin has to show a valid certificate for that name; switch it off for services with authorities of their own, or list their networks"`
 	MinVersion         string         `toml:"min_version" doc:"the lowest TLS version on both sides, \"1.2\" or \"1.3\""`
-	FetchIntermediates bool           `toml:"fetch_intermediates" doc:"fetch intermediate certificates that an origin forgot to send, from where its certificate says"`
+	FetchIntermediates bool           `toml:"fetch_intermediates" doc:"fetch intermediate certificates that an origin forgot to send, from where its certificate says; never from a private address"`
 	Revocation         string         `toml:"revocation" doc:"what is done where it cannot be checked whether a certificate is revoked, as the authority's list cannot be had or the server staples no answer: \"pass\" logs it, \"refuse\" shows a page (and waits for lists), \"off\" fetches no lists; what is known to be revoked never passes"`
 	ClientCertificates string         `toml:"client_certificates" doc:"what happens where an origin asks for a client certificate, which only the browser has: \"tunnel\" passes the connection through unopened and remembers the host, \"anonymous\" answers that there is none and scans on, \"refuse\" shows a page"`
 	Learned            units.Duration `toml:"learned" doc:"how long a host that asked for a client certificate is remembered and passed through"`
@@ -44,7 +44,7 @@ type Config struct {
 // Exception lets one host's faults pass until a day.
 type Exception struct {
 	Host        string      `toml:"host" doc:"the host, as in the URL; no wildcards"`
-	Faults      []FaultKind `toml:"faults" doc:"which faults: untrusted, self-signed, wrong-name, expired, not-yet-valid, weak, not-allowed, revoked"`
+	Faults      []FaultKind `toml:"faults" doc:"which faults: untrusted, self-signed, wrong-name, expired, not-yet-valid, weak, wrong-usage, not-allowed, revoked"`
 	Expires     time.Time   `toml:"expires" doc:"the moment from which the exception no longer holds, such as 2026-12-31T00:00:00Z"`
 	Fingerprint string      `toml:"fingerprint" doc:"SHA-256 of the one certificate that is meant, in hexadecimal; empty: any"`
 }
@@ -52,7 +52,7 @@ type Exception struct {
 // excusable lists the faults that an exception can be for. The others leave nothing to talk to, or are the gateway's own
 // circle.
 var excusable = []FaultKind{
-	FaultUntrusted, FaultSelfSigned, FaultName, FaultExpired, FaultNotYetValid, FaultWeak, FaultNotAllowed, FaultRevoked,
+	FaultUntrusted, FaultSelfSigned, FaultName, FaultExpired, FaultNotYetValid, FaultWeak, FaultUsage, FaultNotAllowed, FaultRevoked,
 }
 
 // The values of client_certificates.

@@ -92,7 +92,29 @@ func faultCases(t *testing.T, root, rsaRoot *authority, i *Interceptor) []faultC
 	add("wildcard over two labels", FaultName, "", certOf(names("*.example.org"))).host = "a.b.example.org"
 	add("wildcard for the domain itself", FaultName, "", certOf(names("*.example.org"))).host = "example.org"
 	add("wildcard over a public suffix", FaultName, "public suffix", certOf(names("*.co.uk"))).host = "bank.co.uk"
+	add("wildcard over a top-level domain", FaultName, "public suffix", certOf(names("*.example", "*.com"))).host = "bank.com"
+	add("wildcard over a top-level name of one's own", FaultName, "*.intranet", certOf(names("*.intranet"))).host = "files.intranet"
+	add("wildcard over a suffix of the public list's private section", "", "", certOf(names("*.github.io"))).host = "someone.github.io"
+	add("name below a wildcard's top-level name, in full", "", "", certOf(names("*.intranet", "files.intranet"))).host = "files.intranet"
 	add("bare wildcard", FaultName, "", madeLeaf(t, rsaRoot, func(h *handmade) { h.extensions = []pkix.Extension{sanOf(t, "*")} })).host = "localhost"
+
+	// What it is for.
+	usageOf := func(k x509.KeyUsage) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.KeyUsage = k }
+	}
+	authorityOf := func(c *x509.Certificate) { c.BasicConstraintsValid, c.IsCA = true, true }
+	add("without keyUsage", "", "", certOf(site, usageOf(0)))
+	add("basicConstraints that deny an authority", "", "", certOf(site, func(c *x509.Certificate) { c.BasicConstraintsValid = true }))
+	add("keyUsage for key agreement only", FaultUsage, "digitalSignature", certOf(site, usageOf(x509.KeyUsageKeyAgreement)))
+	add("keyUsage for key encipherment only", FaultUsage, "digitalSignature", root.leafFor(newRSAKey(t, 2048), site, nil, usageOf(x509.KeyUsageKeyEncipherment)))
+	add("keyUsage without any usage", FaultUsage, "digitalSignature", certOf(site, func(c *x509.Certificate) {
+		c.KeyUsage, c.ExtraExtensions = 0, []pkix.Extension{{Id: oidKeyUsage, Critical: true, Value: []byte{3, 2, 7, 0}}}
+	}))
+	add("an authority's own", FaultUsage, "authority's own", certOf(site, authorityOf))
+	add("an authority's own, below an intermediate", FaultUsage, "authority's own", inter.leaf(site, []*authority{inter}, authorityOf))
+	appliance := newRoot(t, func(c *x509.Certificate) { c.DNSNames = site })
+	i.verifier.roots.AddCert(appliance.cert)
+	add("an appliance's own, among the roots", FaultUsage, "authority's own", tls.Certificate{Certificate: [][]byte{appliance.cert.Raw}, PrivateKey: appliance.key})
 
 	// Dates.
 	long := 48 * time.Hour

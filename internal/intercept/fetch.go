@@ -23,6 +23,10 @@ const (
 	fetchWait   = 5 * time.Second
 )
 
+// unnamedPlace is why certificates that nobody has vouched for lead to no private address: whoever makes one could have the
+// gateway send requests to machines that only it can reach.
+const unnamedPlace = "a certificate names it, and only certificates below extra_roots may name such a place"
+
 // errCrowded says that too much else was being fetched. It is no fault of the place, and not remembered as one.
 var errCrowded = errors.New("too many are being fetched at the moment")
 

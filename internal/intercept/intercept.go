@@ -47,6 +47,7 @@ type Interceptor struct {
 	crls     *crls
 	zones    *zones
 	proofs   *lru[string, bool]
+	http11   *lru[string, struct{}] // origins that want HTTP/1.1
 	pins     *pins
 	counts   counters
 }
@@ -67,18 +68,17 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	if i.now == nil {
 		i.now = time.Now
 	}
-	roots := opt.Roots
+	roots, extra := opt.Roots, map[[32]byte]struct{}(nil)
+	var err error
 	if roots == nil {
-		var err error
-		if roots, err = loadRoots(cfg.ExtraRoots); err != nil {
+		if roots, extra, err = loadRoots(cfg.ExtraRoots); err != nil {
 			return nil, err
 		}
 	}
-	var err error
 	if i.leaves, err = newLeaves(ca, cfg.Certificates, i.now, func() { i.counts.minted.Add(1) }); err != nil {
 		return nil, err
 	}
-	i.verifier = &verifier{roots: roots, ca: ca, now: i.now, own: i.leaves.own, chains: newLRU[[32]byte, chain](maxChains, i.now)}
+	i.verifier = &verifier{roots: roots, extra: extra, ca: ca, now: i.now, own: i.leaves.own, chains: newLRU[[32]byte, chain](maxChains, i.now)}
 	if err := i.prepareLists(); err != nil {
 		return nil, err
 	}
@@ -89,10 +89,12 @@ func New(cfg Config, ca *CA, d *egress.Dialer, opt Options) (*Interceptor, error
 	if i.sessions, err = newSessions(cfg.Sessions, keys, i.settings(), i.now); err != nil {
 		return nil, err
 	}
-	i.issuers = newIssuers(newFetcher(d), i.now)
-	i.crls = newCRLs(cfg.Revocation, newFetcher(d), opt.StateDir, i.log, i.now)
+	outside, inside := newFetcher(d.PublicOnly(unnamedPlace)), newFetcher(d)
+	i.issuers = newIssuers(outside, i.now)
+	i.crls = newCRLs(cfg.Revocation, outside, inside, opt.StateDir, i.log, i.now)
 	i.pins = newPins(i.now)
 	i.proofs = newLRU[string, bool](maxProofs, i.now)
+	i.http11 = newLRU[string, struct{}](maxHTTP11, i.now)
 	i.learned = newLearnedHosts(opt.StateDir, i.log, i.now)
 	return i, nil
 }

@@ -159,7 +159,7 @@ func (o *origin) verify(ctx context.Context, cs tls.ConnectionState) *Fault {
 		p.fetched = append(p.fetched, more...)
 		path, faults = o.i.verifier.judge(p)
 	}
-	if f := o.i.crls.check(ctx, path, len(path) > 1 && stapled(path[0], path[1], p.staple, o.i.now())); f != nil {
+	if f := o.i.crls.check(ctx, path, o.i.verifier.operators(path), len(path) > 1 && stapled(path[0], path[1], p.staple, o.i.now())); f != nil {
 		faults = append(faults, f)
 	}
 	if o.seen != nil {

@@ -47,8 +47,9 @@ const (
 // them is seen, in the background.
 type crls struct {
 	policy  string
-	fetcher *fetcher
-	dir     string // empty: in memory only
+	outside *fetcher // reaches no private address
+	inside  *fetcher // for the lists of authorities that the settings name
+	dir     string   // empty: in memory only
 	log     *slog.Logger
 	now     func() time.Time
 	flight  singleflight.Group
@@ -79,9 +80,9 @@ type RevocationStats struct {
 	Entries   int   // of these lists
 }
 
-func newCRLs(policy string, f *fetcher, stateDir string, log *slog.Logger, now func() time.Time) *crls {
+func newCRLs(policy string, outside, inside *fetcher, stateDir string, log *slog.Logger, now func() time.Time) *crls {
 	r := &crls{
-		policy: policy, fetcher: f, log: log, now: now, lists: map[string]*crlItem{},
+		policy: policy, outside: outside, inside: inside, log: log, now: now, lists: map[string]*crlItem{},
 		failed: newLRU[string, error](crlLists, now), said: newLRU[[32]byte, struct{}](crlLists, now),
 	}
 	if stateDir != "" {
@@ -99,17 +100,23 @@ func (r *crls) stats() RevocationStats {
 	}
 }
 
-// check looks for the certificates of a path, leaf first, in the lists of their authorities. proven says that the leaf's
-// state is known by a stapled answer. What cannot be checked is a fault only where the policy is to refuse; there the lists
+// check looks for the certificates of a path, leaf first, in the lists of their authorities. operators says that the path ends at
+// a root of the settings': an operator who names the root of a network's own authority has its lists in that network, as a rule,
+// and answers for the places that it names, while what a public authority signs leads to no private address. proven says that the
+// leaf's state is known by a stapled answer. What cannot be checked is a fault only where the policy is to refuse; there the lists
 // are waited for, within ctx, and otherwise not.
-func (r *crls) check(ctx context.Context, path []*x509.Certificate, proven bool) *Fault {
+func (r *crls) check(ctx context.Context, path []*x509.Certificate, operators, proven bool) *Fault {
 	if r.policy == revocationOff || len(path) < 2 {
 		return nil
+	}
+	from := r.outside
+	if operators {
+		from = r.inside
 	}
 	var open *x509.Certificate
 	var why error
 	for n, c := range path[:len(path)-1] {
-		at, revoked, err := r.status(ctx, c, path[n+1])
+		at, revoked, err := r.status(ctx, c, path[n+1], from)
 		if revoked {
 			r.revoked.Add(1)
 			return &Fault{Kind: FaultRevoked, Detail: fmt.Sprintf("the certificate of %s was revoked on %s", subject(c), date(at))}
@@ -139,7 +146,7 @@ var errNotYet = errors.New("the revocation list is being fetched")
 
 // status says whether the list that c names, of its issuer, has c. The error says why that is not known; a certificate that
 // names no way to know is in order.
-func (r *crls) status(ctx context.Context, c, issuer *x509.Certificate) (at time.Time, revoked bool, err error) {
+func (r *crls) status(ctx context.Context, c, issuer *x509.Certificate, from *fetcher) (at time.Time, revoked bool, err error) {
 	if len(c.CRLDistributionPoints) == 0 {
 		noneIsMeant := slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidNoRevocationAvailable) })
 		if len(c.OCSPServer) > 0 && !noneIsMeant {
@@ -152,7 +159,7 @@ func (r *crls) status(ctx context.Context, c, issuer *x509.Certificate) (at time
 		if n == crlPlaces {
 			break
 		}
-		l, err := r.list(ctx, place, issuer)
+		l, err := r.list(ctx, place, issuer, from)
 		if err == nil && !l.covers(c) {
 			err = errors.New("the list is not for such certificates")
 		}
@@ -175,28 +182,32 @@ func crlKey(place string, issuer *x509.Certificate) string {
 }
 
 // list returns the list at a place, where it is there and holds. One that is missing or getting old is fetched.
-func (r *crls) list(ctx context.Context, place string, issuer *x509.Certificate) (*crl, error) {
+func (r *crls) list(ctx context.Context, place string, issuer *x509.Certificate, from *fetcher) (*crl, error) {
 	key, now := crlKey(place, issuer), r.now()
+	attempt := key // that it may not be had from here says nothing about there
+	if from == r.inside {
+		attempt += " inside"
+	}
 	have := r.get(key, now)
 	if have != nil && now.Before(have.refresh) {
 		return have, nil
 	}
-	if err, ok := r.failed.get(key); ok {
+	if err, ok := r.failed.get(attempt); ok {
 		if have != nil {
 			return have, nil
 		}
 		return nil, err
 	}
-	ch := r.flight.DoChan(key, func() (_ any, err error) {
+	ch := r.flight.DoChan(attempt, func() (_ any, err error) {
 		defer recovered(r.log, &err)
 		// Not the asker's context: others wait for the same, and the list is worth having.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), crlTimeout)
 		defer cancel()
-		l, err := r.load(ctx, key, place, issuer)
+		l, err := r.load(ctx, key, place, issuer, from)
 		if err != nil {
 			r.failures.Add(1)
 			if !errors.Is(err, errCrowded) {
-				r.failed.put(key, err, r.now().Add(crlRetry))
+				r.failed.put(attempt, err, r.now().Add(crlRetry))
 			}
 			r.log.Warn("a certificate revocation list could not be had", "place", clean(place), "issuer", subject(issuer), "error", err)
 			return nil, err
@@ -253,7 +264,7 @@ func (r *crls) put(key string, l *crl) {
 }
 
 // load reads a list from its file, or fetches it where there is none, or one that is getting old.
-func (r *crls) load(ctx context.Context, key, place string, issuer *x509.Certificate) (*crl, error) {
+func (r *crls) load(ctx context.Context, key, place string, issuer *x509.Certificate, from *fetcher) (*crl, error) {
 	kept, keptAt := r.read(key, issuer)
 	if kept != nil && r.now().Before(refreshAt(kept, keptAt)) {
 		kept.refresh = refreshAt(kept, keptAt)
@@ -262,7 +273,7 @@ func (r *crls) load(ctx context.Context, key, place string, issuer *x509.Certifi
 	if have := r.get(key, r.now()); have != nil && (kept == nil || have.thisUpdate.After(kept.thisUpdate)) {
 		kept = have
 	}
-	der, err := r.fetcher.fetch(ctx, place, crlSize)
+	der, err := from.fetch(ctx, place, crlSize)
 	if err != nil {
 		return r.goOn(kept, err)
 	}

@@ -299,7 +299,7 @@ func TestRevocationListsAreKeptInFiles(t *testing.T) {
 		return gatewayWith(t, root, Options{StateDir: dir, Now: func() time.Time { return now }}, func(c *Config) { c.Revocation = revocationRefuse })
 	}
 	for range 2 { // the second one finds the file
-		if f := gateway().crls.check(t.Context(), path, false); f == nil || !strings.Contains(f.Detail, "revoked on") {
+		if f := gateway().crls.check(t.Context(), path, true, false); f == nil || !strings.Contains(f.Detail, "revoked on") {
 			t.Fatalf("fault %v", f)
 		}
 	}
@@ -313,14 +313,14 @@ func TestRevocationListsAreKeptInFiles(t *testing.T) {
 	// A replayed older list does not take the place of a newer one.
 	now = now.Add(crlMaxRefresh)
 	s.set("/root.crl", root.crl(t, func(l *x509.RevocationList) { l.ThisUpdate = l.ThisUpdate.Add(-time.Hour) }))
-	if f := gateway().crls.check(t.Context(), path, false); f == nil || !strings.Contains(f.Detail, "revoked on") {
+	if f := gateway().crls.check(t.Context(), path, true, false); f == nil || !strings.Contains(f.Detail, "revoked on") {
 		t.Errorf("after an older list: fault %v", f)
 	}
 	// A server that is gone leaves what is there, which is not asked for at each connection.
 	s.set("/root.crl", nil)
 	i, before := gateway(), s.count("/root.crl")
 	for range 5 {
-		if f := i.crls.check(t.Context(), path, false); f == nil || !strings.Contains(f.Detail, "revoked on") {
+		if f := i.crls.check(t.Context(), path, true, false); f == nil || !strings.Contains(f.Detail, "revoked on") {
 			t.Errorf("after the server was gone: fault %v", f)
 		}
 	}
@@ -329,14 +329,14 @@ func TestRevocationListsAreKeptInFiles(t *testing.T) {
 	}
 	// At its end it is worth nothing, and a file of somebody else's making never was.
 	now = now.Add(24 * time.Hour)
-	if f := gateway().crls.check(t.Context(), path, false); f == nil || !strings.Contains(f.Detail, "could not be checked") {
+	if f := gateway().crls.check(t.Context(), path, true, false); f == nil || !strings.Contains(f.Detail, "could not be checked") {
 		t.Errorf("after its end: fault %v", f)
 	}
 	now = time.Now()
 	if err := os.WriteFile(file, crlRoot(t).crl(t, nil), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if f := gateway().crls.check(t.Context(), path, false); f == nil || !strings.Contains(f.Detail, "could not be checked") {
+	if f := gateway().crls.check(t.Context(), path, true, false); f == nil || !strings.Contains(f.Detail, "could not be checked") {
 		t.Errorf("by a forged file: fault %v", f)
 	}
 }
@@ -377,15 +377,24 @@ func TestRevocationListsAreNotFetchedFromPrivateAddresses(t *testing.T) {
 	s.set("/root.crl", root.crl(t, nil))
 	path := []*x509.Certificate{parsed(t, root.leaf([]string{"site.example"}, nil, withCRL(s.url+"/root.crl", 900))), root.cert}
 	i := gatewayOf(t, root, func(c *Config) { c.Revocation = revocationRefuse })
-	if f := i.crls.check(t.Context(), path, false); f != nil {
-		t.Fatalf("where private addresses are allowed: %v", f)
+	if f := i.crls.check(t.Context(), path, i.verifier.operators(path), false); f != nil {
+		t.Fatalf("below a root of the settings, where private addresses are allowed: %v", f)
+	}
+	// A list from a public authority's certificate, whatever the setting is; and nothing that one of the settings' has left behind.
+	i = gatewayOf(t, newRoot(t), func(c *Config) { c.Revocation = revocationRefuse })
+	i.verifier.roots.AddCert(root.cert)
+	if f := i.crls.check(t.Context(), path, i.verifier.operators(path), false); f == nil || egress.KindOf(f.Err) != egress.Forbidden || s.count("/root.crl") != 1 {
+		t.Errorf("below another root: fault %v, and the list was asked for %d times", f, s.count("/root.crl"))
+	}
+	if f := i.crls.check(t.Context(), path, true, false); f != nil {
+		t.Errorf("that it was not to be had there is remembered for here: %v", f)
 	}
 	d, err := egress.New(egress.Default(), egress.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	i.crls = newCRLs(revocationRefuse, newFetcher(d), "", i.log, i.now)
-	if f := i.crls.check(t.Context(), path, false); f == nil || f.Err == nil || s.count("/root.crl") != 1 {
+	i.crls = newCRLs(revocationRefuse, newFetcher(d), newFetcher(d), "", i.log, i.now)
+	if f := i.crls.check(t.Context(), path, true, false); f == nil || f.Err == nil || s.count("/root.crl") != 2 {
 		t.Errorf("fault %v, and the list was asked for %d times", f, s.count("/root.crl"))
 	}
 }
@@ -410,7 +419,7 @@ func TestCertificatesWithoutAList(t *testing.T) {
 		{"a list by LDAP, but a stapled answer", []func(*x509.Certificate){withCRL("ldap://ca.example/cn=crl", 1)}, true, false},
 	} {
 		path := []*x509.Certificate{parsed(t, root.leaf([]string{"site.example"}, nil, tc.edit...)), root.cert}
-		if f := i.crls.check(t.Context(), path, tc.proven); (f != nil) != tc.fault {
+		if f := i.crls.check(t.Context(), path, true, tc.proven); (f != nil) != tc.fault {
 			t.Errorf("%s: fault %v", tc.what, f)
 		}
 	}

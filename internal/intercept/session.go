@@ -104,7 +104,9 @@ type Session struct {
 	Raw       net.Conn // the client's connection, with what was read of it put back
 	RawOrigin net.Conn
 
-	redial func(ctx context.Context) (*tls.Conn, error)
+	redial       func(ctx context.Context) (*tls.Conn, error)
+	fallBack     func() bool
+	renegotiated func() // remembers that the origin asks for client certificates; nil: that changes nothing
 }
 
 // Redial opens another verified connection to the same origin, for the same browser session: same name, same protocol,
@@ -125,16 +127,20 @@ const (
 	FaultExpired     FaultKind = "expired"
 	FaultNotYetValid FaultKind = "not-yet-valid"
 	FaultRevoked     FaultKind = "revoked"
-	FaultWeak        FaultKind = "weak" // key, hash or protocol
+	FaultWeak        FaultKind = "weak"        // key, hash or protocol
+	FaultUsage       FaultKind = "wrong-usage" // a leaf that is an authority's, or whose key may not sign
 	FaultMalformed   FaultKind = "malformed"
 	FaultOwnCA       FaultKind = "own-ca" // signed by this gateway's CA
 	FaultNotAllowed  FaultKind = "not-allowed"
+
+	FaultClientCertificate FaultKind = "client-certificate" // the origin asks for one behind the handshake; the next connection is tunnelled
 )
 
 // faultKinds lists all of them.
 var faultKinds = []FaultKind{
 	FaultUnreachable, FaultHandshake, FaultUntrusted, FaultSelfSigned, FaultName, FaultExpired, FaultNotYetValid, FaultRevoked,
-	FaultWeak, FaultMalformed, FaultOwnCA, FaultNotAllowed,
+	FaultWeak, FaultUsage, FaultMalformed, FaultOwnCA, FaultNotAllowed,
+	FaultClientCertificate,
 }
 
 // Fault is why an origin is not to be talked to.

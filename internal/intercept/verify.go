@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -23,33 +24,44 @@ const minRSABits = 2048
 // verifier judges the certificates of origins.
 type verifier struct {
 	roots  *x509.CertPool
+	extra  map[[32]byte]struct{} // those of them that the settings name, by SHA-256
 	ca     *CA
 	now    func() time.Time
 	chains *lru[[32]byte, chain]        // paths that were found good lately
 	own    func(*x509.Certificate) bool // says whether a certificate has the gateway's own leaf key; may be nil
 }
 
-// loadRoots returns the system's roots and those of the PEM files.
-func loadRoots(files []string) (*x509.CertPool, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
+// loadRoots returns the system's roots with those of the PEM files, and which the latter are, by SHA-256.
+func loadRoots(files []string) (pool *x509.CertPool, extra map[[32]byte]struct{}, err error) {
+	if pool, err = x509.SystemCertPool(); err != nil {
 		// Without any root every origin is refused, which is safe; but extra roots may be all that is wanted.
 		pool = x509.NewCertPool()
 	}
+	extra = map[[32]byte]struct{}{}
 	for _, path := range files {
 		b, err := os.ReadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("extra_roots: %w", err)
+			return nil, nil, fmt.Errorf("extra_roots: %w", err)
 		}
 		certs, err := parsePEMCerts(b)
 		if err != nil {
-			return nil, fmt.Errorf("extra_roots: %s: %w", path, err)
+			return nil, nil, fmt.Errorf("extra_roots: %s: %w", path, err)
 		}
 		for _, c := range certs {
 			pool.AddCert(c)
+			extra[sha256.Sum256(c.Raw)] = struct{}{}
 		}
 	}
-	return pool, nil
+	return pool, extra, nil
+}
+
+// operators says whether a path ends at a root that the settings name.
+func (v *verifier) operators(path []*x509.Certificate) bool {
+	if len(path) == 0 {
+		return false
+	}
+	_, ok := v.extra[sha256.Sum256(path[len(path)-1].Raw)]
+	return ok
 }
 
 // presented is what an origin showed of itself.
@@ -65,7 +77,7 @@ type presented struct {
 // that it found, so that an exception for one does not hide another.
 //
 // It is crypto/x509's path validation (RFC 5280, 6) with what browsers ask for besides: keys and signatures that are not
-// weak, no wildcard over a public suffix, must-staple, and never this gateway's own CA, which the machine may well trust.
+// weak, a leaf that is a server's and no authority's, no wildcard over a public suffix, must-staple, and never this gateway's own CA, which the machine may well trust.
 func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault) {
 	if len(p.chain) == 0 {
 		return nil, []*Fault{{Kind: FaultMalformed, Detail: "the server sent no certificate"}}
@@ -94,6 +106,9 @@ func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault
 		for _, f := range v.besides(leaf, others, now) {
 			add(f)
 		}
+	}
+	for _, f := range leafUsage(leaf, path != nil) {
+		add(f)
 	}
 	add(checkName(leaf, p.name))
 	if len(path) > 1 && !p.resumed {
@@ -231,7 +246,8 @@ func within(c *x509.Certificate, now time.Time) *Fault {
 
 // checkName returns a fault where leaf is not for name. crypto/x509 looks at subject alternative names only, takes a
 // wildcard for one whole leftmost label, and IP addresses by their own entries (RFC 9525); a wildcard over a public suffix
-// ("*.co.uk") is refused here, as browsers do.
+// ("*.co.uk") or over a top-level label that nobody has registered ("*.intranet") is refused here, as browsers do. Suffixes of
+// the list's private section ("*.github.io") are their owners' to have certificates for.
 func checkName(leaf *x509.Certificate, name string) *Fault {
 	if err := leaf.VerifyHostname(name); err != nil {
 		return &Fault{Kind: FaultName, Detail: wrongName(leaf, name), Err: err}
@@ -245,8 +261,14 @@ func checkName(leaf *x509.Certificate, name string) *Fault {
 		}
 	}
 	_, base, _ := strings.Cut(strings.ToLower(name), ".")
-	if suffix, icann := publicsuffix.PublicSuffix(base); icann && suffix == base {
+	suffix, icann := publicsuffix.PublicSuffix(base)
+	switch {
+	case suffix != base:
+		return nil
+	case icann:
 		return &Fault{Kind: FaultName, Detail: fmt.Sprintf("the certificate is for *.%s, every site under a public suffix", base)}
+	case !strings.Contains(base, "."):
+		return &Fault{Kind: FaultName, Detail: fmt.Sprintf("the certificate is for *.%s, every host under a top-level name", base)}
 	}
 	return nil
 }

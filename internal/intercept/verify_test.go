@@ -103,7 +103,7 @@ func parsed(t testing.TB, c tls.Certificate) *x509.Certificate {
 }
 
 func TestExceptionsHoldForTheirHostFaultAndTime(t *testing.T) {
-	root := newRoot(t)
+	root := newRoot(t, func(c *x509.Certificate) { c.DNSNames = []string{"site.example"} })
 	expired := func(c *x509.Certificate) {
 		c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-24*time.Hour)
 	}
@@ -111,6 +111,13 @@ func TestExceptionsHoldForTheirHostFaultAndTime(t *testing.T) {
 	old := root.leaf([]string{"site.example"}, nil, expired)
 	oldSum := sha256.Sum256(old.Certificate[0])
 	soon := time.Now().Add(time.Hour)
+	named := func(c *x509.Certificate) { c.DNSNames = []string{"site.example"} }
+	appliance := newRoot(t, named, func(c *x509.Certificate) { c.KeyUsage = 0 }) // as openssl req -x509 makes it
+	strict := newRoot(t, named)
+	server := func(a *authority) tls.Certificate {
+		return tls.Certificate{Certificate: [][]byte{a.cert.Raw}, PrivateKey: a.key}
+	}
+	mute := root.leaf([]string{"site.example"}, nil, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })
 	for _, tc := range []struct {
 		what string
 		cert tls.Certificate
@@ -132,6 +139,18 @@ func TestExceptionsHoldForTheirHostFaultAndTime(t *testing.T) {
 			"a stranger's, expired", stranger.leaf([]string{"site.example"}, nil, expired),
 			Exception{Host: "site.example", Faults: []FaultKind{FaultExpired}, Expires: soon},
 			FaultUntrusted,
+		},
+		{"a key that may not sign", mute, Exception{Host: "site.example", Faults: []FaultKind{FaultUsage}, Expires: soon}, ""},
+		{"a key that may not sign, another fault", mute, Exception{Host: "site.example", Faults: []FaultKind{FaultSelfSigned}, Expires: soon}, FaultUsage},
+		{"an appliance that is its own authority", server(appliance), Exception{Host: "site.example", Faults: []FaultKind{FaultSelfSigned}, Expires: soon}, ""},
+		{"one whose key may sign certificates only", server(strict), Exception{Host: "site.example", Faults: []FaultKind{FaultSelfSigned}, Expires: soon}, FaultUsage},
+		{"the same, meant", server(strict), Exception{Host: "site.example", Faults: []FaultKind{FaultSelfSigned, FaultUsage}, Expires: soon}, ""},
+		{"the same, among the roots", server(root), Exception{Host: "site.example", Faults: []FaultKind{FaultUsage}, Expires: soon}, ""},
+		{"the same, among the roots, another fault", server(root), Exception{Host: "site.example", Faults: []FaultKind{FaultSelfSigned}, Expires: soon}, FaultUsage},
+		{
+			"a stranger's authority", stranger.leaf([]string{"site.example"}, nil, func(c *x509.Certificate) { c.BasicConstraintsValid, c.IsCA = true, true }),
+			Exception{Host: "site.example", Faults: []FaultKind{FaultUntrusted}, Expires: soon},
+			FaultUsage,
 		},
 		{"a stranger's", stranger.leaf([]string{"site.example"}, nil), Exception{Host: "site.example", Faults: []FaultKind{FaultUntrusted}, Expires: soon}, ""},
 	} {
@@ -202,6 +221,16 @@ func pkcs7Of(t *testing.T, certs ...*x509.Certificate) []byte {
 	return out
 }
 
+// loopbackIssuers fetches from the tests' own servers, which no gateway does.
+func loopbackIssuers(t *testing.T) *issuers {
+	t.Helper()
+	d, err := egress.New(egress.Default(), egress.Options{AllowPrivate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newIssuers(newFetcher(d), time.Now)
+}
+
 func TestMissingIntermediatesAreFetched(t *testing.T) {
 	root := newRoot(t)
 	files := map[string][]byte{}
@@ -245,6 +274,7 @@ func TestMissingIntermediatesAreFetched(t *testing.T) {
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			i := gatewayOf(t, root)
+			i.issuers = loopbackIssuers(t)
 			wantFault(t, openFault(t, i, tc.cert), tc.want)
 			before := asked.Load()
 			wantFault(t, openFault(t, i, tc.cert), tc.want)
@@ -267,14 +297,13 @@ func TestIntermediatesAreNotFetchedFromPrivateAddresses(t *testing.T) {
 	root := newRoot(t)
 	one := root.child(t, "One")
 	base, asked := aiaServer(t, map[string][]byte{"/one": one.cert.Raw})
-	d, err := egress.New(egress.Default(), egress.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := newIssuers(newFetcher(d), time.Now)
-	if _, err := f.get(t.Context(), base+"/one"); egress.KindOf(err) != egress.Forbidden {
+	// Where users may visit private addresses, too: whoever shows the certificate is no user.
+	i := gatewayOf(t, root)
+	if _, err := i.issuers.get(t.Context(), base+"/one"); egress.KindOf(err) != egress.Forbidden {
 		t.Errorf("error %v, want that the address is forbidden", err)
 	}
+	from := func(c *x509.Certificate) { c.IssuingCertificateURL = []string{base + "/one"} }
+	wantFault(t, openFault(t, i, one.leaf([]string{"site.example"}, nil, from)), FaultUntrusted)
 	if asked.Load() != 0 {
 		t.Error("it was asked for")
 	}

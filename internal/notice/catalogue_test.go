@@ -100,8 +100,8 @@ func TestEveryKindReasonAndFaultIsExplained(t *testing.T) {
 		t.Errorf("Kinds lists %d of %d", len(Kinds()), len(specs))
 	}
 	faults := []string{
-		"handshake", "untrusted", "self-signed", "wrong-name", "expired", "not-yet-valid", "revoked", "weak", "malformed", "own-ca",
-		"not-allowed", "parent",
+		"handshake", "untrusted", "self-signed", "wrong-name", "expired", "not-yet-valid", "revoked", "weak", "wrong-usage", "malformed", "own-ca",
+		"not-allowed", "client-certificate", "parent",
 	}
 	for lang, m := range catalogues(t) {
 		need := func(id string) {

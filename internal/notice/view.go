@@ -105,6 +105,9 @@ func explain(v *View, t *texts, n Notice) {
 	if do := t.get(specific + ".do"); do != "" {
 		v.Do = do
 	}
+	if specific == "fault.client-certificate" {
+		return // the kind's says that nothing was sent, and the site asks when it has the request
+	}
 	v.Why = append(v.Why, t.get(id+".why"))
 }
 

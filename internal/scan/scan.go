@@ -129,6 +129,9 @@ type Object struct {
 	Type string
 	// TransferEncoding is the Content-Transfer-Encoding (RFC 2045, 6) that the sender declared; Body still has it.
 	TransferEncoding string
+	// Piece says that Body may be a piece of a file, as applications cut files into messages. That the beginning or the end of an
+	// archive is missing in it means nothing then.
+	Piece bool
 	// Took is how long it took to take the object in.
 	Took time.Duration
 	// Known is what was found out while the object was taken in: that it could not be decoded, or was too large. Body may

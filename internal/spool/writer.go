@@ -72,6 +72,39 @@ func (w *Writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// Fill reads r into the memory that Expect has taken, without a buffer between, until that is full or r ends. ended says that r has
+// ended; the error is r's. Where Expect has taken none it does nothing.
+func (w *Writer) Fill(r io.Reader) (ended bool, err error) {
+	for idle := 0; w.err == nil; {
+		// Others read what was written before only, and nobody else writes.
+		room := w.mem[len(w.mem):cap(w.mem)]
+		if left := w.limit - w.size; int64(len(room)) > left {
+			room = room[:left]
+		}
+		if w.file != nil || len(room) == 0 {
+			return false, nil
+		}
+		n, err := r.Read(room)
+		w.sum.Write(room[:n])
+		w.mu.Lock()
+		w.mem = w.mem[:len(w.mem)+n]
+		w.size += int64(n)
+		w.mu.Unlock()
+		if err == io.EOF { //nolint:errorlint // io.Reader says that the end is io.EOF itself
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if idle++; n > 0 {
+			idle = 0
+		} else if idle > 100 {
+			return false, io.ErrNoProgress
+		}
+	}
+	return false, nil
+}
+
 // copyBuffers are what ReadFrom reads into.
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 

@@ -79,6 +79,8 @@ func newCoder(name string) coder {
 		return brotliCoders.Get().(coder)
 	case strings.EqualFold(name, "zstd"):
 		return zstdCoders.Get().(coder)
+	case strings.EqualFold(name, "snappy"):
+		return snappyCoders.Get().(coder)
 	}
 	return nil
 }
@@ -86,7 +88,7 @@ func newCoder(name string) coder {
 // NewDecoder returns a reader of what r is when its content codings are undone. They are listed in the order in which
 // they were applied, as in a Content-Encoding field: the last is undone first. Names are compared without case; known
 // are gzip, x-gzip, deflate (RFC 1950, and the bare RFC 1951 that some send), br (RFC 7932), zstd (RFC 8878, with the
-// window of at most 8 MiB of RFC 9659) and identity.
+// window of at most 8 MiB of RFC 9659), snappy (frames, or one block of at most 8 MiB) and identity.
 //
 // NewDecoder itself reads nothing; its error is an *Error: Undecodable for an unknown name, TooDeep for too many. Read
 // returns the content or an error, which stays: the error of r itself, unchanged; or an *Error: Undecodable for content

@@ -87,6 +87,47 @@ func FormatOf(b *spool.Blob) Format {
 	return NoArchive
 }
 
+// Begins says whether head, 1 KiB or all there is, is the beginning of something that Walk opens, of that size.
+func Begins(head []byte, size int64) bool {
+	return len(head) >= minArchive && sniff(head, size) != NoArchive
+}
+
+// MayBegin says whether something that Walk opens may begin with these two bytes, for those who look through much. Nothing is
+// known by them of tar archives; of LZMA, those count that its tools write.
+func MayBegin(first, second byte) bool {
+	switch first {
+	case 'P':
+		return second == 'K' || second == 0x2a
+	case 'Q', 'R', 'S', 'T', 'U', 'V', 'W', 'X', 'Y', 'Z', '[', '\\', ']', '^', '_': // skippable frames of zstd, and others
+		return second == 0x2a || first == 'R' && second == 'a' || first == ']' && second == 0
+	case 0x1f:
+		return second == 0x8b || second == 0x9d
+	case 'B':
+		return second == 'Z'
+	case 0xfd:
+		return second == '7'
+	case '7':
+		return second == 'z'
+	case 'M':
+		return second == 'S'
+	case '!':
+		return second == '<'
+	case '0':
+		return second == '7'
+	case 0xc7, 0x71:
+		return second == 0x71 || second == 0xc7
+	case 0xed:
+		return second == 0xab
+	case 0x04:
+		return second == 0x22
+	case 0x02:
+		return second == 0x21
+	case 0x28:
+		return second == 0xb5
+	}
+	return false
+}
+
 const (
 	headSize = 2 * tarBlock // what sniff needs to see
 	sfxLimit = 2 << 20      // where a self-extracting program's archive begins at the latest

@@ -120,6 +120,18 @@ func TestEveryFormatHidesEICARInVain(t *testing.T) {
 	}
 }
 
+func TestBeginningsAreKnown(t *testing.T) {
+	for _, format := range allFormats() {
+		b := packed(t, format, eicar())
+		if !Begins(b[:min(len(b), 1<<10)], int64(len(b))) {
+			t.Errorf("%s does not begin like anything", format)
+		}
+		if !strings.HasPrefix(format, "tar") && !MayBegin(b[0], b[1]) {
+			t.Errorf("nothing that begins with % x is looked at: %s", b[:2], format)
+		}
+	}
+}
+
 // What is cut off is reported, wherever it is cut, or nothing of it is missing.
 func TestTruncatedArchivesAreReported(t *testing.T) {
 	content := append(append(bytes.Clone(text(3000)), eicar()...), random(3000)...)

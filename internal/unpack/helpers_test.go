@@ -14,6 +14,7 @@ import (
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 )
@@ -86,6 +87,10 @@ func encode(t testing.TB, coding string, b []byte) []byte {
 		w = brotli.NewWriterLevel(&out, 5)
 	case "zstd":
 		w, err = zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1))
+	case "snappy":
+		w = snappy.NewBufferedWriter(&out)
+	case "snappy-block":
+		return snappy.Encode(nil, b)
 	case "identity":
 		return b
 	default:

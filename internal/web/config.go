@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"lazaret/internal/listen"
@@ -42,8 +43,9 @@ type Config struct {
 	MinRate       units.Size     `toml:"min_rate" doc:"bytes a second that a body must keep up, taken over a minute; 0: any"`
 	StreamTimeout units.Duration `toml:"stream_timeout" doc:"how long tunnels, WebSockets and event streams may be silent"`
 
-	WebSocket Sockets `toml:"websocket"`
-	Progress  Waiting `toml:"progress"`
+	WebSocket Messages `toml:"websocket"`
+	GRPC      Messages `toml:"grpc"`
+	Progress  Waiting  `toml:"progress"`
 }
 
 // Default returns the settings that work without a file.
@@ -70,7 +72,8 @@ func Default() Config {
 		StallTimeout:         units.Duration(2 * time.Minute),
 		MinRate:              64,
 		StreamTimeout:        units.Duration(2 * time.Hour),
-		WebSocket:            defaultWebSocket(),
+		WebSocket:            defaultMessages(),
+		GRPC:                 defaultMessages(),
 		Progress:             defaultWaiting(),
 	}
 }
@@ -138,7 +141,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: must be greater than zero, such as \"2m\"", d.key))
 		}
 	}
-	return errors.Join(append(append(errs, c.WebSocket.problems()...), c.Progress.problems()...)...)
+	return errors.Join(slices.Concat(errs, c.WebSocket.problems("websocket"), c.GRPC.problems("grpc"), c.Progress.problems())...)
 }
 
 func checkAddresses(key string, addrs []string) []error {

@@ -173,12 +173,12 @@ func faultNotice(f *intercept.Fault) (notice.Kind, string) {
 			return dialNotice(e)
 		}
 		return notice.OriginRefused, f.Detail
-	case intercept.FaultHandshake, intercept.FaultWeak:
+	case intercept.FaultHandshake, intercept.FaultWeak, intercept.FaultClientCertificate:
 		return notice.OriginTLS, f.Detail
 	case intercept.FaultNotAllowed:
 		return notice.ForbiddenTarget, f.Detail
 	case intercept.FaultUntrusted, intercept.FaultSelfSigned, intercept.FaultName, intercept.FaultExpired,
-		intercept.FaultNotYetValid, intercept.FaultRevoked, intercept.FaultMalformed, intercept.FaultOwnCA:
+		intercept.FaultNotYetValid, intercept.FaultRevoked, intercept.FaultUsage, intercept.FaultMalformed, intercept.FaultOwnCA:
 	}
 	return notice.OriginCert, f.Detail
 }

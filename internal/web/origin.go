@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"lazaret/internal/intercept"
 )
 
 // fresh is how old a connection may be to count as new: an origin that closes it without an answer means the request.
@@ -217,7 +219,7 @@ func (o *origin) roundTrip(out *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 		switch {
-		case out.Context().Err() != nil || !reused || answered.Load() || attempt > 1:
+		case out.Context().Err() != nil || !reused || answered.Load() || attempt > 1 || intercept.Renegotiates(err) || intercept.WantsHTTP11(err):
 			return nil, err
 		case wrote.Load() && (!idempotent(out.Method) || once(out)) && !refusedUnseen(err):
 			return nil, errors.Join(errAbort, err)

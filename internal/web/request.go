@@ -58,14 +58,12 @@ func (x *exchange) forward() {
 			return
 		}
 	}
-	if grpc(x.r) {
-		x.leaveTurn() // it is not held
-		call.stream = true
-		f := x.facts
-		f.Direction, f.Type = policy.Upload, mediaType(x.r.Header)
-		if x.r.Body != nil && x.r.Body != http.NoBody {
-			x.r.Body = readCloser{x.s.opt.Gate.Stream(ctx, f, "grpc", "gRPC", x.r.Body), x.r.Body}
+	if p, ok := calling(x.r); ok {
+		stop := x.callUp(ctx, call, p)
+		if stop == nil {
+			return
 		}
+		defer stop()
 	} else {
 		body, more, ok := x.takeUpload()
 		if !ok {
@@ -332,6 +330,7 @@ func (c *call) outgoing(ctx context.Context, reply *time.Timer) *http.Request {
 		maps.Copy(h, c.known.origin)
 	}
 	acceptable(h)
+	acceptableMessages(h)
 	addVia(h, c.r.ProtoMajor, c.r.ProtoMinor, c.s.pseudonym)
 	if _, ok := h["User-Agent"]; !ok {
 		h["User-Agent"] = nil // otherwise net/http puts its own there
@@ -405,11 +404,17 @@ func (x *exchange) originFailed(err error) {
 	switch {
 	case x.r.Context().Err() != nil:
 		x.abort() // the client has gone
+	case x.callRefused(err):
 	case errors.Is(err, errAbort):
 		x.s.opt.Gate.Refuse(x.facts, notice.OriginProtocol, "the site closed the connection", err.Error())
 		x.abort()
 	case errors.As(err, &fault):
 		x.faulty(fault)
+	case intercept.Renegotiates(err):
+		x.w.Header().Set("Connection", "close") // the next connection may be passed through
+		x.faulty(x.c.session.Failed(err))
+	case x.r.ProtoMajor == 2 && intercept.WantsHTTP11(err):
+		x.fallBack(err)
 	case errors.As(err, &dial):
 		x.dialFailed(err)
 	case errors.Is(err, errHoldsUp):
@@ -421,6 +426,22 @@ func (x *exchange) originFailed(err error) {
 	default:
 		x.refuse(notice.OriginProtocol, "the site's answer is malformed, or there was none", err.Error())
 	}
+}
+
+// fallBack has the client ask again, by HTTP/1.1: this request's origin does not want HTTP/2 for it. A browser without a gateway would
+// be told so by the connection itself, in a way that net/http does not have.
+func (x *exchange) fallBack(err error) {
+	x.w.Header().Set("Connection", "close") // and for HTTP/2, a GOAWAY
+	const fault = "the site wants HTTP/1.1 for this"
+	path := x.r.URL.RequestURI()
+	if !strings.HasPrefix(path, "/") || !x.c.session.FallBack() {
+		x.refuse(notice.OriginProtocol, fault, err.Error())
+		return
+	}
+	x.s.opt.Gate.Refuse(x.facts, notice.OriginProtocol, fault, "the client is sent to ask again by a new connection: "+err.Error())
+	// The address is whole, as a path may begin like another host's.
+	h := http.Header{"Location": {"https://" + x.r.Host + path}, "Cache-Control": {"no-store"}, "Content-Length": {"0"}}
+	x.respond(notice.Response{Status: http.StatusTemporaryRedirect, Header: h})
 }
 
 // hints relays informational responses, 103 Early Hints above all (RFC 8297), while the request is under way.

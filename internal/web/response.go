@@ -53,7 +53,11 @@ func (c *call) answer(ctx context.Context, resp *http.Response) {
 		c.bodiless(resp, codings)
 		return
 	}
-	if why := endless(c.r, resp); why != "" {
+	if p, ok := answering(c.r, resp); ok && mayBeEndless(resp) {
+		c.callDown(ctx, resp, codings, p)
+		return
+	}
+	if why := endless(resp); why != "" {
 		c.streamed(ctx, resp, codings, why)
 		return
 	}
@@ -159,6 +163,7 @@ func (c *call) deliverHead(resp *http.Response, h http.Header) {
 // prepareHead puts an answer's header into place.
 func (c *call) prepareHead(resp *http.Response, h http.Header) {
 	delete(h, "Alt-Svc") // it would lead around the gateway
+	acceptableMessages(h)
 	addVia(h, resp.ProtoMajor, resp.ProtoMinor, c.s.pseudonym)
 	dst := c.w.Header()
 	for name, values := range h {
@@ -274,6 +279,9 @@ func objectName(r *http.Request, resp *http.Response) string {
 func (c *call) brokeOff(ctx context.Context, err error) {
 	if c.r.Context().Err() != nil {
 		c.abort() // the client has gone
+	}
+	if c.callRefused(context.Cause(ctx)) {
+		return
 	}
 	kind, fault := brokenOff(ctx, &err)
 	c.refuse(kind, fault, err.Error())

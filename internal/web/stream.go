@@ -14,31 +14,28 @@ import (
 	"lazaret/internal/unpack"
 )
 
-// grpc says whether a request is a gRPC call, whose two sides talk at the same time.
-func grpc(r *http.Request) bool {
-	t := mediaType(r.Header)
-	return r.ProtoMajor >= 2 && r.Method == http.MethodPost && (t == "application/grpc" || strings.HasPrefix(t, "application/grpc+"))
+// mayBeEndless says whether an answer may go on for ever: one that says how long it is, or that it is to be saved, has an end.
+func mayBeEndless(resp *http.Response) bool {
+	return resp.ContentLength < 0 && !strings.HasPrefix(strings.ToLower(resp.Header.Get("Content-Disposition")), "attachment")
 }
 
-// endless says why an answer cannot be held until its end, "" where it can: a stream of events, of pictures or of gRPC
-// messages. One that says how long it is, or that it is to be saved, has an end.
-func endless(r *http.Request, resp *http.Response) string {
-	if resp.ContentLength >= 0 || strings.HasPrefix(strings.ToLower(resp.Header.Get("Content-Disposition")), "attachment") {
+// endless says why an answer cannot be held until its end, "" where it can: a stream of events or of pictures. Those of messages
+// are answering's.
+func endless(resp *http.Response) string {
+	if !mayBeEndless(resp) {
 		return ""
 	}
-	switch t := mediaType(resp.Header); {
-	case t == "text/event-stream":
+	switch mediaType(resp.Header) {
+	case "text/event-stream":
 		return "event stream"
-	case t == "multipart/x-mixed-replace":
+	case "multipart/x-mixed-replace":
 		return "multipart/x-mixed-replace"
-	case strings.HasPrefix(t, "application/grpc") && strings.HasPrefix(mediaType(r.Header), "application/grpc"):
-		return "gRPC"
 	}
 	return ""
 }
 
 // streamKinds are the words that metrics count streams by.
-var streamKinds = map[string]string{"event stream": "event-stream", "multipart/x-mixed-replace": "mixed-replace", "gRPC": "grpc"}
+var streamKinds = map[string]string{"event stream": "event-stream", "multipart/x-mixed-replace": "mixed-replace", "gRPC": "grpc", "gRPC-Web": "grpc-web", "Connect": "connect"}
 
 const (
 	// listening is why audio and video pass without being held, and playing the word that metrics count them by.
@@ -90,7 +87,7 @@ func (c *call) played(ctx context.Context, resp *http.Response, m *media.Stream)
 	if !m.Sure() || err != nil {
 		return false // when all of it is here already, it is no stream either
 	}
-	c.relayed(ctx, resp, c.s.opt.Gate.Play(ctx, c.facts, playing, listening, playable(c.r, resp, nil), resp.Body))
+	c.relayed(ctx, resp, c.s.opt.Gate.Play(ctx, c.facts, playing, listening, playable(c.r, resp, nil), resp.Body), nil)
 	return true
 }
 
@@ -115,11 +112,12 @@ func (c *call) streamed(ctx context.Context, resp *http.Response, codings []stri
 		src = d
 		decodedHeader(h)
 	}
-	c.relayed(ctx, resp, c.s.opt.Gate.Stream(ctx, c.facts, streamKinds[why], why, src))
+	c.relayed(ctx, resp, c.s.opt.Gate.Stream(ctx, c.facts, streamKinds[why], why, src), nil)
 }
 
-// relayed sends what is judged as it comes.
-func (c *call) relayed(ctx context.Context, resp *http.Response, judged io.Reader) {
+// relayed sends what is judged as it comes. Where it ends with a refusal, end says so to the client in the answer's own protocol, if
+// it can; nil: it cannot.
+func (c *call) relayed(ctx context.Context, resp *http.Response, judged io.Reader, end func(n notice.Notice, out io.Writer) bool) {
 	c.leaveTurn() // it may last for hours, and holds nothing
 	h := resp.Header
 	delete(h, "Content-Encoding")
@@ -133,6 +131,10 @@ func (c *call) relayed(ctx context.Context, resp *http.Response, judged io.Reade
 	defer stop() //nolint:errcheck // as above
 	if err := pump(c.w, out, watchedReader{judged, dog}); err != nil {
 		c.s.opt.Log.Debug("a stream ended", "url", c.facts.URL, "client", c.c.addr, "error", err, "cause", context.Cause(ctx))
+		var why *refusal
+		if errors.As(err, &why) && end(why.notice, out) {
+			return
+		}
 		if !c.r.ProtoAtLeast(1, 1) {
 			reset(c.c.conn) // the end of the connection is all that HTTP/1.0 goes by
 		}

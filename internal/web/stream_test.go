@@ -2,7 +2,6 @@ package web
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 
 	"lazaret/internal/audit"
 	"lazaret/internal/notice"
-	"lazaret/internal/policy"
 )
 
 func exempted(why string) func(audit.Record) bool {
@@ -87,57 +85,6 @@ func TestStreamThatIsCutOffDoesNotEndProperly(t *testing.T) {
 	if b, err := io.ReadAll(resp.Body); err == nil || string(b) != "data: 1\n" {
 		t.Errorf("%q, %v", b, err)
 	}
-}
-
-func TestBothSidesOfGRPCTalk(t *testing.T) {
-	r := newRig(t)
-	o := r.tlsOrigin(func(w http.ResponseWriter, req *http.Request) {
-		w.Header().Set("Content-Type", "application/grpc+proto")
-		w.Header().Set("Trailer", "Grpc-Status")
-		_ = http.NewResponseController(w).Flush()
-		if req.Header.Get("Te") != "trailers" {
-			t.Errorf("TE: %q", req.Header["Te"])
-		}
-		br := bufio.NewReader(req.Body)
-		for {
-			line, err := br.ReadString('\n')
-			if err != nil {
-				break
-			}
-			_, _ = io.WriteString(w, "echo "+line)
-			_ = http.NewResponseController(w).Flush()
-		}
-		w.Header().Set("Grpc-Status", "0")
-	})
-	pr, pw := io.Pipe()
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, o.URL+"/svc/Method", pr)
-	req.Header.Set("Content-Type", "application/grpc+proto")
-	req.Header.Set("TE", "trailers")
-	resp, err := r.client().Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	br := bufio.NewReader(resp.Body)
-	for i := range 3 {
-		fmt.Fprintf(pw, "message %d\n", i)
-		if got, err := br.ReadString('\n'); err != nil || got != fmt.Sprintf("echo message %d\n", i) {
-			t.Fatalf("%q, %v", got, err)
-		}
-	}
-	pw.Close()
-	if _, err := io.ReadAll(br); err != nil || resp.Trailer.Get("Grpc-Status") != "0" {
-		t.Errorf("the end: %v, trailers %v", err, resp.Trailer)
-	}
-	r.audit.wait(t, "the answer", func(x audit.Record) bool { return exempted("gRPC")(x) && x.Facts.Direction == policy.Download })
-	r.audit.wait(t, "the request", func(x audit.Record) bool { return exempted("gRPC")(x) && x.Facts.Direction == policy.Upload })
-}
-
-func TestGRPCThatAnswersWithAFileIsHeld(t *testing.T) {
-	r := newRig(t)
-	o := r.tlsOrigin(virusOrigin)
-	resp, body := do(t, r.client(), "POST", o.URL+"/eicar.com", strings.NewReader("x"), "Content-Type", "application/grpc")
-	wantPage(t, resp, body, 403, notice.Infected)
 }
 
 // echoOrigin switches to a protocol that nobody knows, and echoes bytes.
@@ -234,13 +181,4 @@ func TestSilentStreamsEnd(t *testing.T) {
 			t.Errorf("%q goes on", request)
 		}
 	}
-}
-
-func TestGRPCWebRequestIsJudged(t *testing.T) {
-	r := newRig(t)
-	o := r.tlsOrigin(virusOrigin)
-	var b bytes.Buffer
-	b.Write([]byte(eicarText()))
-	resp, body := do(t, r.client(), "POST", o.URL+"/upload", &b, "Content-Type", "application/grpc-web")
-	wantPage(t, resp, body, 403, notice.Infected)
 }

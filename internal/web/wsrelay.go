@@ -67,11 +67,8 @@ type wsSide struct {
 
 // wsItem is a message that waits for its verdict, or the end of the direction.
 type wsItem struct {
+	*message
 	op      websocket.Op
-	object  *scan.Object
-	action  policy.Action
-	notice  notice.Notice
-	judged  chan struct{}
 	closing *websocket.CloseFrame // the peer's Close frame
 	err     error                 // what the reading ended with, where it was no Close frame
 }
@@ -211,24 +208,19 @@ func (s *wsSide) drain(err error) {
 
 // message takes one message in and has it judged while the next one comes. It says whether there can be another one.
 func (s *wsSide) message(op websocket.Op) bool {
-	late := time.AfterFunc(s.r.set.WebSocket.MessageTime.Std(), func() {
+	in := gate.Intake{Name: path.Base(s.r.facts.URL), Type: "application/octet-stream", Limit: int64(s.r.set.WebSocket.MaxMessage)}
+	f := s.facts
+	f.Type = in.Type
+	if op == websocket.Text {
+		in.Type, f.Type = "text/plain; charset=utf-8", "text/plain"
+	}
+	o, err := s.r.s.takeMessage(s.in, in, s.r.set.WebSocket.MessageTime.Std(), func() {
 		s.breach(websocket.CloseFrame{Code: websocket.Policy, Reason: "a message took too long"}, "a message did not come in time")
 	})
-	in := gate.Intake{Name: path.Base(s.r.facts.URL), Type: "application/octet-stream", Limit: int64(s.r.set.WebSocket.MaxMessage)}
-	if op == websocket.Text {
-		in.Type = "text/plain; charset=utf-8"
-	}
-	o, err := s.r.s.opt.Gate.Take(s.in, in)
-	if !late.Stop() && err == nil {
-		err = errStalled // the end came too late to count
-	}
 	if errors.Is(err, websocket.ErrUndecodable) {
 		o, err = &scan.Object{Name: in.Name, Type: in.Type, Known: scan.IncompleteVerdict(scan.Undecodable, "%v", err)}, nil
 	}
 	if err != nil {
-		if o != nil && o.Body != nil {
-			_ = o.Body.Close() // the room is given back
-		}
 		if next, nextErr := s.in.Next(); nextErr == nil && next == websocket.Close { // one came inside the message
 			c, _ := s.in.Closed()
 			s.push(&wsItem{closing: &c})
@@ -238,28 +230,12 @@ func (s *wsSide) message(op websocket.Op) bool {
 		s.drain(err)
 		return false
 	}
-	item := &wsItem{op: op, object: o, judged: make(chan struct{})}
 	whole := o.Body != nil
-	go s.judge(item)
-	s.push(item)
+	s.push(&wsItem{op: op, message: s.r.s.judgeMessage(s.r.ctx, f, wsKind, o, s.r.caught)})
 	if !whole {
 		_, _ = io.Copy(io.Discard, s.from.conn) // as drain does: whatever the verdict is, the WebSocket ends
 	}
 	return whole
-}
-
-// judge has the gate decide about a message.
-func (s *wsSide) judge(item *wsItem) {
-	defer close(item.judged)
-	defer s.r.caught()
-	f := s.facts
-	f.Type = "application/octet-stream"
-	if item.op == websocket.Text {
-		f.Type = "text/plain"
-	}
-	item.action = policy.Block // what a panic leaves
-	d, n := s.r.s.opt.Gate.JudgePart(s.r.ctx, f, wsKind, item.object)
-	item.action, item.notice = d.Action, n
 }
 
 // push puts an item behind those that wait; while there is no room the peer waits. The deliverer takes every item, also when
@@ -286,7 +262,7 @@ func (s *wsSide) handOver(item *wsItem) {
 		s.r.depart()
 		_ = s.to.out.Close(*item.closing) // a peer that is gone needs none
 		return
-	case item.object == nil:
+	case item.message == nil:
 		s.broken(item.err)
 		return
 	}
@@ -306,32 +282,17 @@ func (s *wsSide) handOver(item *wsItem) {
 	}
 }
 
-// drop gives a message's room back.
-func (i *wsItem) drop() {
-	if i.object == nil {
-		return
-	}
-	<-i.judged
-	if i.object.Body != nil {
-		_ = i.object.Body.Close() // in memory, or unlinked: nothing is lost with it
-		i.object.Body = nil
-	}
-}
-
 // closeFor returns the Close frame that says why a message was not delivered.
 func closeFor(item *wsItem) websocket.CloseFrame {
 	c := websocket.CloseFrame{Code: websocket.Policy}
-	v := item.notice.Verdict
-	what := "a message could not be scanned"
 	switch {
-	case v.Outcome == scan.Infected:
-		what = "a virus was found in a message"
-	case v.Reason == scan.TooLarge:
+	case item.notice.Verdict.Outcome == scan.Infected:
+	case item.notice.Verdict.Reason == scan.TooLarge:
 		c.Code = websocket.TooBig
 	case item.action == policy.Defer:
 		c.Code = websocket.TryAgainLater
 	}
-	c.Reason = "blocked: " + what + ", reference " + item.notice.Reference
+	c.Reason = whyBlocked(item.notice)
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -30,15 +31,15 @@ func TestPageAboutTheCA(t *testing.T) {
 		}
 		return string(out)
 	}
-	fingerprint := func() string {
+	fingerprint := func(file string) string {
 		t.Helper()
-		out, err := exec.Command("openssl", "x509", "-in", g.CAFile(), "-noout", "-fingerprint", "-sha256").CombinedOutput()
+		out, err := exec.Command("openssl", "x509", "-in", file, "-noout", "-fingerprint", "-sha256").CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		return strings.TrimSpace(string(out[strings.IndexByte(string(out), '=')+1:]))
 	}
-	before := fingerprint()
+	before := fingerprint(g.CAFile())
 	inUse, err := os.ReadFile(g.CAFile())
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +47,7 @@ func TestPageAboutTheCA(t *testing.T) {
 	if out, err := lazaret(t, "NOTHING=", "ca", "rotate", "--config", g.Config); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	after := fingerprint()
+	after := fingerprint(filepath.Join(filepath.Dir(g.CAFile()), "ca-next.pem"))
 	for _, through := range []string{"proxy", "console"} {
 		page := get(through, "/")
 		if !strings.Contains(page, before) || !strings.Contains(page, after) || !strings.Contains(page, "Certificat") || !strings.Contains(page, "le prochain") {

@@ -14,10 +14,11 @@ import (
 	"lazaret/internal/spool"
 )
 
-// edit replaces the bytes from start to end.
+// edit replaces the bytes from start to end with text, and what is in blob behind it.
 type edit struct {
 	start, end int64
 	text       string
+	blob       *spool.Blob // nil: nothing; it is the plan's
 }
 
 // plan is what is to be done to a mail whose structure is clear.
@@ -36,13 +37,13 @@ type plan struct {
 }
 
 // entity judges one entity, and notes what is to be done to it.
-func (p *plan) entity(e *entity) error {
+func (p *plan) entity(ctx context.Context, e *entity) error {
 	if e.start < p.gone {
 		return nil
 	}
 	var types []filetype.Info
 	if e.leaf() && p.rules.byType {
-		b, broken, err := decode(p.tools.Pool, p.blob, e)
+		b, broken, err := decode(ctx, p.tools.Pool, p.blob, e)
 		if err != nil {
 			return err
 		}
@@ -91,7 +92,7 @@ func (p *plan) leftover(ctx context.Context) (*Hit, error) {
 	if hit, err := p.rules.anywhere(ctx, p.tools, probe, &left); hit != nil || err != nil {
 		return hit, err
 	}
-	return p.rules.anyName(probe, false)
+	return p.rules.anyName(ctx, probe, false)
 }
 
 // stripEdits puts a note in the place of an entity's content. Of a message's header only the fields about its content change.
@@ -102,14 +103,14 @@ func (p *plan) stripEdits(e *entity, note string) []edit {
 	_ = w.Close()
 	fields := "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\nContent-Disposition: inline\r\n"
 	if !e.message {
-		return []edit{{e.start, e.end, fields + "\r\n" + strings.TrimSuffix(b.String(), "\r\n")}}
+		return []edit{{start: e.start, end: e.end, text: fields + "\r\n" + strings.TrimSuffix(b.String(), "\r\n")}}
 	}
 	if e.h.Value("mime-version") == "" {
 		fields = "MIME-Version: 1.0\r\n" + fields
 	}
 	edits := dropFields(e, "content-")
 	at := e.start + int64(e.h.End)
-	return append(edits, edit{at, at, fields}, edit{e.body, e.end, b.String()})
+	return append(edits, edit{start: at, end: at, text: fields}, edit{start: e.body, end: e.end, text: b.String()})
 }
 
 // dropFields takes out the fields whose names begin like that.
@@ -117,7 +118,7 @@ func dropFields(e *entity, prefixes ...string) []edit {
 	var edits []edit
 	for _, f := range e.h.Fields {
 		if slices.ContainsFunc(prefixes, func(s string) bool { return strings.HasPrefix(f.Name, s) }) {
-			edits = append(edits, edit{e.start + int64(f.Start), e.start + int64(f.End), ""})
+			edits = append(edits, edit{start: e.start + int64(f.Start), end: e.start + int64(f.End)})
 		}
 	}
 	return edits
@@ -145,13 +146,14 @@ func (p *plan) renameEdits(e *entity) []edit {
 	fields += "Content-Disposition: attachment;\r\n\t" + parameter("filename", name) + "\r\n"
 	edits := dropFields(e, prefixes...)
 	at := e.start + int64(e.h.End)
-	return append(edits, edit{at, at, fields})
+	return append(edits, edit{start: at, end: at, text: fields})
 }
 
 // namesIn returns the names that one field has.
 func namesIn(e *entity, field string) []string {
 	_, params, _ := parseValue(e.h.Value(field))
-	return namesOf(params)
+	names, _ := namesOf(params)
+	return names
 }
 
 // maxName bounds a new name, in bytes.
@@ -217,10 +219,24 @@ func (p *plan) build(probe bool) (*spool.Blob, error) {
 		if _, err := io.WriteString(w, e.text); err != nil {
 			return nil, err
 		}
+		if e.blob != nil {
+			if _, err := io.Copy(w, e.blob.NewReader()); err != nil {
+				return nil, err
+			}
+		}
 		last = e.end
 	}
 	if _, err := io.Copy(w, io.NewSectionReader(p.blob, last, p.blob.Size()-last)); err != nil {
 		return nil, err
 	}
 	return w.Seal()
+}
+
+// close gives back what the edits hold.
+func (p *plan) close() {
+	for _, e := range p.edits {
+		if e.blob != nil {
+			_ = e.blob.Close() // the room is given back
+		}
+	}
 }

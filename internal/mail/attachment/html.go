@@ -1,6 +1,7 @@
 package attachment
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -8,14 +9,17 @@ import (
 	"io"
 	"mime/quotedprintable"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
+	"time"
 
-	"lazaret/internal/content"
-	"lazaret/internal/mail/message"
 	"lazaret/internal/spool"
 
 	"github.com/microcosm-cc/bluemonday"
 	"golang.org/x/net/html/charset"
+	"golang.org/x/text/runes"
+	"golang.org/x/text/transform"
 )
 
 // What there is to be disarmed.
@@ -45,11 +49,18 @@ func (c HTMLConfig) Validate() error {
 // maxHTML is the largest HTML, decoded, that is disarmed; mails with larger ones are replaced.
 const maxHTML = 8 << 20
 
+// patience is for one mail. One that takes longer is replaced: megabytes take seconds.
+const patience = 30 * time.Second
+
+// maxWait is how long a mail waits for others that are worked on. It is tried again later then.
+const maxWait = 2 * time.Minute
+
 // HTML disarms the HTML of mails: what passes is only what is known to be harmless. It is safe for use by many goroutines. A nil
 // *HTML leaves everything as it is.
 type HTML struct {
-	policy *bluemonday.Policy
-	armed  *regexp.Regexp
+	policy   *bluemonday.Policy
+	slots    chan struct{} // one for each mail that is worked on
+	patience time.Duration // for one mail
 }
 
 // NewHTML returns what cfg says, and nil with no error where nothing is disarmed.
@@ -60,21 +71,9 @@ func NewHTML(cfg HTMLConfig) (*HTML, error) {
 	if cfg.Disarm == disarmOff {
 		return nil, nil //nolint:nilnil // a nil HTML is one that leaves all as it is
 	}
-	all := cfg.Disarm == disarmAll
-	h := &HTML{policy: harmless(all), armed: active}
-	if all {
-		h.armed = activeOrRemote
-	}
-	return h, nil
+	atOnce := max(1, runtime.GOMAXPROCS(0)/2) // what else the gateway does goes on
+	return &HTML{policy: harmless(cfg.Disarm == disarmAll), slots: make(chan struct{}, atOnce), patience: patience}, nil
 }
-
-var (
-	active         = regexp.MustCompile(armedActive)
-	activeOrRemote = regexp.MustCompile(armedActive + `|(?:src|background|srcset|poster)\s*=|url\s*\(`)
-)
-
-// armedActive finds what would be taken out, in whatever could be HTML.
-const armedActive = `(?i)<\s*(?:script|iframe|frame|object|embed|applet|form|meta|link|base|svg|math|style)\b|[\s"'/]on[a-z]+\s*=|(?:java|vb)script\s*:`
 
 var (
 	number = regexp.MustCompile(`^[0-9]{1,5}(?:%|px)?$`)
@@ -82,23 +81,18 @@ var (
 	word1  = regexp.MustCompile(`^[#A-Za-z0-9 ,._-]{1,100}$`)
 )
 
-// looks are the properties of style attributes that fetch nothing and cover nothing else.
-var looks = strings.Fields(`color background-color font font-family font-size font-style font-variant font-weight letter-spacing
-	line-height text-align text-decoration text-indent text-transform vertical-align white-space word-spacing
-	border border-bottom border-bottom-color border-bottom-style border-bottom-width border-collapse border-color border-left
-	border-left-color border-left-style border-left-width border-radius border-right border-right-color border-right-style
-	border-right-width border-spacing border-style border-top border-top-color border-top-style border-top-width border-width
-	height margin margin-bottom margin-left margin-right margin-top max-height max-width min-height min-width
-	padding padding-bottom padding-left padding-right padding-top table-layout width clear float display direction`)
+// elements are those that pass.
+//
+//nolint:misspell // it is HTML's word
+var elements = strings.Fields(`html head body title p br hr div span center font b i u s em strong small big sub sup tt strike del ins
+	code pre kbd samp var abbr acronym cite dfn q blockquote address h1 h2 h3 h4 h5 h6 ul ol li dl dt dd a img
+	table caption colgroup col thead tbody tfoot tr th td section article header footer main nav aside figure figcaption`)
 
 // harmless is what passes: text, its looks, links that are followed by choice, and pictures, of which only those in the mail
 // itself where nothing may be fetched.
 func harmless(fetchNothing bool) *bluemonday.Policy {
 	p := bluemonday.NewPolicy()
-	//nolint:misspell // it is HTML's word
-	p.AllowElements(strings.Fields(`html head body title p br hr div span center font b i u s em strong small big sub sup tt strike del ins
-		code pre kbd samp var abbr acronym cite dfn q blockquote address h1 h2 h3 h4 h5 h6 ul ol li dl dt dd
-		table caption colgroup col thead tbody tfoot tr th td section article header footer main nav aside figure figcaption`)...)
+	p.AllowElements(elements...)
 	p.AllowElementsContent("frame", "frameset", "object") // the first has no end, and what is in the others is shown instead of them
 	p.AllowURLSchemes("http", "https", "mailto", "tel", "cid")
 	p.RequireParseableURLs(true)
@@ -108,7 +102,7 @@ func harmless(fetchNothing bool) *bluemonday.Policy {
 	p.AllowAttrs("width", "height", "border", "cellpadding", "cellspacing", "colspan", "rowspan", "start", "hspace", "vspace").Matching(number).Globally()
 	p.AllowAttrs("alt").OnElements("img")
 	p.AllowAttrs("type").Matching(regexp.MustCompile(`^(?:[1aAiI]|disc|circle|square)$`)).OnElements("ul", "ol", "li")
-	p.AllowStyles(looks...).Globally()
+	p.AllowAttrs("style").Matching(harmlessStyle).Globally() // and not by the library's parser of CSS, whose work is the square of the text
 	if fetchNothing {
 		p.AllowAttrs("src").Matching(inMail).OnElements("img")
 	} else {
@@ -124,53 +118,109 @@ type Disarmed struct {
 	Body *spool.Blob
 	// Parts is how much HTML was written anew.
 	Parts int
+	// Stripped is what was taken out, as it cannot be written anew: pictures and documents in XML that do something, archives of web
+	// pages.
+	Stripped []Hit
 	// Why says why it is to be replaced.
 	Why string
 }
 
 // Apply disarms the HTML of the mail b, wherever in it. A mail that not all programs read alike is to be replaced where one of
-// its readings has something in it that would be taken out. The error is one of the machine. Nothing of the mail's own fields
-// before the first one of its content is changed.
+// its readings has something in it that would be taken out, and so is one that takes too long. The error is one of the machine.
+// Nothing of the mail's own fields before the first one of its content is changed.
+//
+// What it does takes time in proportion to the mail, ends soon after ctx, and is done for a few mails at once: others wait.
 func (h *HTML) Apply(ctx context.Context, t Tools, b *spool.Blob) (Disarmed, error) {
 	if h == nil {
 		return Disarmed{Body: b}, nil
 	}
-	w, err := walk(b.NewReader())
+	w, err := walk(whileWanted{ctx, b.NewReader()})
 	if err != nil {
 		return Disarmed{}, err
 	}
+	forms := make([]form, len(w.entities))
+	for i, e := range w.entities {
+		if forms[i], err = formOf(ctx, b, e); err != nil {
+			return Disarmed{}, err
+		}
+	}
+	if w.odd == "" && !slices.ContainsFunc(forms, func(f form) bool { return f != otherForm }) {
+		return Disarmed{Body: b}, nil
+	}
+	if err := h.enter(ctx); err != nil {
+		return Disarmed{}, err
+	}
+	defer func() { <-h.slots }()
+	own, cancel := context.WithTimeout(ctx, h.patience)
+	defer cancel()
+	d, err := h.disarm(own, t, b, w, forms)
+	if err != nil && own.Err() != nil && ctx.Err() == nil {
+		return Disarmed{Why: fmt.Sprintf("disarming its HTML takes longer than %v", h.patience)}, nil
+	}
+	return d, err
+}
+
+// enter waits for a slot.
+func (h *HTML) enter(ctx context.Context) error {
+	late := time.NewTimer(maxWait)
+	defer late.Stop()
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-late.C:
+		return fmt.Errorf("other mails have been worked on for %v: there are too many at once", maxWait)
+	}
+}
+
+// disarm does it, for a mail whose entities w has, and which are of these forms.
+func (h *HTML) disarm(ctx context.Context, t Tools, b *spool.Blob, w *walker, forms []form) (Disarmed, error) {
 	if w.odd != "" {
 		return h.ambiguous(ctx, t, b, w.odd)
 	}
 	p := plan{tools: t, blob: b}
-	n := 0
-	for _, e := range w.entities {
-		if err := ctx.Err(); err != nil {
-			return Disarmed{}, err
-		}
-		if !e.leaf() || !strings.Contains(e.typ, "html") {
+	defer p.close()
+	d := Disarmed{Body: b}
+	for i, e := range w.entities {
+		var why, broken string
+		var err error
+		switch forms[i] {
+		case otherForm:
 			continue
+		case formHTML:
+			var edits []edit
+			edits, broken, err = h.clean(ctx, t.Pool, b, e)
+			p.edits = append(p.edits, edits...)
+			d.Parts += min(len(edits), 1)
+		case formXML:
+			why, broken, err = h.xml(ctx, t.Pool, b, e)
+		case formArchive:
+			why = "an archive of a web page"
 		}
-		clean, broken, err := h.clean(t.Pool, b, e)
 		if err != nil {
 			return Disarmed{}, err
 		}
 		if broken != "" {
 			return h.ambiguous(ctx, t, b, broken)
 		}
-		p.edits = append(p.edits, htmlEdits(e, clean)...)
-		n++
+		if why != "" {
+			hit := Hit{Name: display(e.names), Rule: why}
+			d.Stripped = append(d.Stripped, hit)
+			p.edits = append(p.edits, p.stripEdits(e, t.Note(hit))...)
+		}
 	}
-	if n == 0 {
-		return Disarmed{Body: b}, nil
+	if len(p.edits) == 0 {
+		return d, nil
 	}
-	out, err := p.build(false)
-	return Disarmed{Body: out, Parts: n}, err
+	var err error
+	d.Body, err = p.build(false)
+	return d, err
 }
 
-// clean returns an entity's HTML as it is delivered, in UTF-8.
-func (h *HTML) clean(pool *spool.Pool, b *spool.Blob, e *entity) (clean []byte, broken string, err error) {
-	d, bad, err := decode(pool, b, e)
+// clean puts HTML as it is delivered, in UTF-8, in the place of an entity's.
+func (h *HTML) clean(ctx context.Context, pool *spool.Pool, b *spool.Blob, e *entity) (edits []edit, broken string, err error) {
+	d, bad, err := decode(ctx, pool, b, e)
 	if err != nil {
 		return nil, "", err
 	}
@@ -181,69 +231,92 @@ func (h *HTML) clean(pool *spool.Pool, b *spool.Blob, e *entity) (clean []byte, 
 	if d.Size() > maxHTML {
 		return nil, "more HTML than can be disarmed", nil
 	}
-	raw := make([]byte, d.Size())
-	if _, err := io.ReadFull(d.NewReader(), raw); err != nil {
+	start := make([]byte, min(d.Size(), 1024))
+	if _, err := io.ReadFull(d.NewReader(), start); err != nil {
 		return nil, "", err
 	}
-	enc, _, _ := charset.DetermineEncoding(raw[:min(len(raw), 1024)], e.h.Value("content-type"))
-	text, err := enc.NewDecoder().Bytes(raw)
-	if err != nil {
-		return nil, "HTML in a character set that it is not in", nil //nolint:nilerr // it is a fault of the mail
+	enc, _, _ := charset.DetermineEncoding(start, e.h.Value("content-type"))
+	in := &source{r: d.NewReader()}
+	text := transform.NewReader(in, transform.Chain(enc.NewDecoder(), runes.ReplaceIllFormed()))
+	w := pool.New()
+	defer w.Discard()
+	out := &ending{w: w}
+	q := quotedprintable.NewWriter(out) // it makes all line ends CRLF
+	if saved(e) && !bytes.HasPrefix(start, []byte(byteOrderMark)) {
+		_, _ = io.WriteString(q, byteOrderMark) // what goes wrong is in out
 	}
-	return h.policy.SanitizeBytes(bytes.ToValidUTF8(text, []byte("\uFFFD"))), "", nil
+	err = h.policy.SanitizeReaderToWriter(newTamer(ctx, bufio.NewReaderSize(text, 64<<10)), q)
+	if err = errors.Join(err, q.Close()); err != nil {
+		if errors.Join(ctx.Err(), in.err, out.err) == nil {
+			return nil, "HTML in a character set that it is not in", nil
+		}
+		return nil, "", err
+	}
+	if e.message && !out.line {
+		if _, err := io.WriteString(w, "\r\n"); err != nil {
+			return nil, "", err
+		}
+	}
+	clean, err := w.Seal()
+	if err != nil {
+		return nil, "", err
+	}
+	return htmlEdits(e, clean), "", nil
+}
+
+// byteOrderMark says that a file is in UTF-8.
+const byteOrderMark = "\uFEFF"
+
+// source is what is read, and knows what went wrong with it.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(b []byte) (int, error) {
+	n, err := s.r.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// ending is what is written to, and knows what went wrong with it, and whether it ends with a line end.
+type ending struct {
+	w    io.Writer
+	line bool
+	err  error
+}
+
+func (e *ending) Write(b []byte) (int, error) {
+	if len(b) > 0 {
+		e.line = b[len(b)-1] == '\n'
+	}
+	n, err := e.w.Write(b)
+	e.err = errors.Join(e.err, err)
+	return n, err
 }
 
 // htmlEdits puts clean HTML in the place of an entity's.
-func htmlEdits(e *entity, clean []byte) []edit {
-	var b bytes.Buffer
-	w := quotedprintable.NewWriter(&b)
-	_, _ = w.Write(bytes.ReplaceAll(bytes.ReplaceAll(clean, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))) // a buffer takes everything
-	_ = w.Close()
-	text := b.String()
-	fields := "Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n"
-	if e.message {
-		text = strings.TrimSuffix(text, "\r\n") + "\r\n"
-		if e.h.Value("mime-version") == "" {
-			fields = "MIME-Version: 1.0\r\n" + fields
-		}
+func htmlEdits(e *entity, clean *spool.Blob) []edit {
+	fields := typeField(e) + "Content-Transfer-Encoding: quoted-printable\r\n"
+	if e.message && e.h.Value("mime-version") == "" {
+		fields = "MIME-Version: 1.0\r\n" + fields
 	}
 	edits := dropFields(e, "content-type", "content-transfer-encoding", "content-md5", "content-length")
 	at := e.start + int64(e.h.End)
-	return append(edits, edit{at, at, fields}, edit{e.body, e.end, text})
+	return append(edits, edit{start: at, end: at, text: fields}, edit{start: e.body, end: e.end, blob: clean})
 }
 
-// ambiguous has a mail replaced that programs disagree about, if anybody could see in it what is to be disarmed.
-func (h *HTML) ambiguous(ctx context.Context, t Tools, b *spool.Blob, odd string) (Disarmed, error) {
-	armed := h.looksArmed(ctx, b)
-	problems := message.Find(ctx, t.Pool, b, t.Limits, func(p content.Part) error {
-		if armed = armed || h.looksArmed(ctx, p.Blob); armed {
-			return content.ErrStop
-		}
-		return nil
-	})
-	for _, p := range problems {
-		if !armed && !errors.Is(p.Err, content.ErrStop) {
-			if p.Kind == content.SpoolFull || p.Kind == content.Cancelled {
-				return Disarmed{}, fmt.Errorf("%s: %w", p.Path, p.Err)
-			}
-			armed = true // nobody knows what is in it
-		}
-	}
-	if armed {
-		return Disarmed{Why: "there is HTML to be disarmed in it, and parsers disagree about the mail (" + odd + ")"}, nil
-	}
-	return Disarmed{Body: b}, nil
+// whileWanted is a reader that ends with an error when its context ends.
+type whileWanted struct {
+	ctx context.Context //nolint:containedctx // it is as short-lived as a call, and a Reader has no other way to be told
+	r   io.Reader
 }
 
-// looksArmed looks for what would be taken out, in all of b. NUL means nothing to those who show HTML.
-func (h *HTML) looksArmed(ctx context.Context, b *spool.Blob) bool {
-	const overlap = 4 << 10
-	buf := make([]byte, 256<<10)
-	for at := int64(0); at < b.Size(); at += int64(len(buf) - overlap) {
-		n, err := b.ReadAt(buf, at)
-		if err != nil && !errors.Is(err, io.EOF) || ctx.Err() != nil || h.armed.Match(bytes.ReplaceAll(buf[:n], []byte{0}, nil)) {
-			return true
-		}
+func (w whileWanted) Read(b []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
 	}
-	return false
+	return w.r.Read(b)
 }

@@ -32,7 +32,7 @@ func parseValue(s string) (main string, params []param, ok bool) {
 		}
 		name, after, has := strings.Cut(rest, "=")
 		name = strings.ToLower(name)
-		if !has || name == "" || strings.ContainsAny(name, " \t\"();,\\") || slices.ContainsFunc(params, func(p param) bool { return p.name == name }) {
+		if !has || name == "" || strings.ContainsAny(name, " \t\"();,\\") || !section.MatchString(name) || slices.ContainsFunc(params, func(p param) bool { return p.name == name }) {
 			ok = false
 		}
 		var value string
@@ -46,6 +46,9 @@ func parseValue(s string) (main string, params []param, ok bool) {
 	}
 	return main, params, ok
 }
+
+// section is the name of a parameter, and what RFC 2231 puts behind it. Programs make different things of anything else.
+var section = regexp.MustCompile(`^[^*]+(?:\*[0-9]{1,3})?\*?$`)
 
 // paramValue reads a token or a quoted string, and the semicolon behind it.
 func paramValue(s string) (value, rest string, ok bool) {
@@ -78,16 +81,22 @@ const (
 )
 
 // namesOf returns every name that some mail program might show for these parameters: as they stand, with encoded words
-// (RFC 2047) decoded, with continuations joined and percent-encoding decoded (RFC 2231).
-func namesOf(params []param) []string {
-	var out []string
+// (RFC 2047) decoded, with continuations joined and percent-encoding decoded (RFC 2231). all says that there are no more: those
+// that most programs show come first.
+func namesOf(params []param) (out []string, all bool) {
+	all = true
 	add := func(s string) {
 		s = s[max(0, len(s)-maxShown):] // the end is what counts
-		if s != "" && len(out) < maxNames && !slices.Contains(out, s) {
+		switch {
+		case s == "" || slices.Contains(out, s):
+		case len(out) == maxNames:
+			all = false
+		default:
 			out = append(out, s)
 		}
 	}
 	pieces := map[string]map[int]string{}
+	var strange []string
 	for _, p := range params {
 		base, ext, extended := strings.Cut(p.name, "*")
 		if base != "name" && base != "filename" {
@@ -98,14 +107,18 @@ func namesOf(params []param) []string {
 			add(p.value)
 			continue
 		}
+		if ext == "" {
+			add(percent(p.value))
+			continue
+		}
 		number, starred := strings.CutSuffix(ext, "*")
 		value := p.value
-		if starred || ext == "" {
+		if starred {
 			value = percent(value)
 		}
 		n, err := strconv.Atoi(number)
 		if err != nil {
-			add(value)
+			strange = append(strange, value) // such as "filename*x"
 			continue
 		}
 		if pieces[base] == nil {
@@ -126,7 +139,10 @@ func namesOf(params []param) []string {
 		add(joined)
 		add(header.Decode(joined))
 	}
-	return out
+	for _, s := range strange {
+		add(s)
+	}
+	return out, all
 }
 
 // percent decodes RFC 2231's form, charset'language'text. Other charsets than UTF-8 keep their ASCII, which is what counts.

@@ -92,23 +92,24 @@ func (r *Rules) Apply(ctx context.Context, t Tools, b *spool.Blob) (Outcome, err
 	if r == nil {
 		return Outcome{Body: b}, nil
 	}
-	w, err := walk(b.NewReader())
+	w, err := walk(whileWanted{ctx, b.NewReader()})
 	if err != nil {
 		return Outcome{}, err
 	}
 	if w.odd != "" {
-		return r.ambiguous(ctx, t, b, w.odd)
+		return r.ambiguous(ctx, t, b, w)
 	}
 	p := plan{rules: r, tools: t, blob: b}
 	for _, e := range w.entities {
 		if err := ctx.Err(); err != nil {
 			return Outcome{}, err
 		}
-		if err := p.entity(e); err != nil {
+		if err := p.entity(ctx, e); err != nil {
 			return Outcome{}, err
 		}
 		if p.undecodable != "" {
-			return r.ambiguous(ctx, t, b, p.undecodable)
+			w.odd = p.undecodable
+			return r.ambiguous(ctx, t, b, w)
 		}
 	}
 	if p.replace != nil {
@@ -141,17 +142,23 @@ func (r *Rules) judge(names []string, types []filetype.Info) (action, string) {
 }
 
 // ambiguous judges a mail whose parts are not the same to everybody: whatever any reading has in it counts.
-func (r *Rules) ambiguous(ctx context.Context, t Tools, b *spool.Blob, odd string) (Outcome, error) {
+// w has what can be told of its parts.
+func (r *Rules) ambiguous(ctx context.Context, t Tools, b *spool.Blob, w *walker) (Outcome, error) {
 	left := maxEncoded
 	hit, err := r.anywhere(ctx, t, b, &left)
+	for _, e := range w.entities {
+		if a, rule := r.judge(e.names, nil); a != leave && hit == nil {
+			hit = &Hit{Name: display(e.names), Rule: rule} // a name in pieces, or in several lines
+		}
+	}
 	if err == nil && hit == nil {
-		hit, err = r.anyName(b, true)
+		hit, err = r.anyName(ctx, b, true)
 	}
 	if err != nil {
 		return Outcome{}, err
 	}
 	if hit != nil {
-		return Outcome{Replace: hit, Why: "parsers disagree about the mail (" + odd + ")"}, nil
+		return Outcome{Replace: hit, Why: "parsers disagree about the mail (" + w.odd + ")"}, nil
 	}
 	return Outcome{Body: b}, nil
 }
@@ -168,12 +175,12 @@ func (r *Rules) anywhere(ctx context.Context, t Tools, b *spool.Blob, left *int)
 			hit = &Hit{Name: p.Path, Rule: rule}
 			return content.ErrStop
 		}
-		if p.Type == "message/rfc822" || encoded(b, p.Blob) {
+		if p.Type == "message/rfc822" || encoded(ctx, b, p.Blob) {
 			if *left--; *left < 0 {
 				hit = &Hit{Name: p.Path, Rule: "too many mails that are encoded in mails"}
 				return content.ErrStop
 			}
-			if hit, err = r.anyName(p.Blob, true); hit == nil && err == nil {
+			if hit, err = r.anyName(ctx, p.Blob, true); hit == nil && err == nil {
 				hit, err = r.anywhere(ctx, t, p.Blob, left)
 			}
 			if hit != nil || err != nil {
@@ -191,23 +198,23 @@ func (r *Rules) anywhere(ctx context.Context, t Tools, b *spool.Blob, left *int)
 }
 
 // encoded says whether a reading of b is a mail that had to be decoded. One that stands in b as it is is read with b.
-func encoded(b, reading *spool.Blob) bool {
+func encoded(ctx context.Context, b, reading *spool.Blob) bool {
 	head := make([]byte, 4<<10)
 	n, err := reading.ReadAt(head, 0)
-	return (err == nil || errors.Is(err, io.EOF)) && message.Looks(head[:n]) && !contains(b, reading, head[:n])
+	return (err == nil || errors.Is(err, io.EOF)) && message.Looks(head[:n]) && !contains(ctx, b, reading, head[:n])
 }
 
 // maxPlaces bounds how many places are compared.
 const maxPlaces = 100
 
 // contains says whether all of part, which begins with head, stands in b. It may say no where it does.
-func contains(b, part *spool.Blob, head []byte) bool {
+func contains(ctx context.Context, b, part *spool.Blob, head []byte) bool {
 	const window = 256 << 10
 	buf := make([]byte, window+len(head))
 	places := 0
 	for at := int64(0); at < b.Size(); at += window {
 		n, err := b.ReadAt(buf, at)
-		if err != nil && !errors.Is(err, io.EOF) {
+		if err != nil && !errors.Is(err, io.EOF) || ctx.Err() != nil {
 			return false
 		}
 		for from := 0; places < maxPlaces; places++ {
@@ -241,13 +248,13 @@ func same(a, b io.Reader) bool {
 
 var (
 	beginLine = regexp.MustCompile(`(?i)^(?:begin(?:-base64)? [0-7]{3,4} |=ybegin .*name=)(.+)$`)
-	nameParam = regexp.MustCompile(`(?i)name(?:\*[0-9]*\*?)?\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^\s;]+))`)
+	nameParam = regexp.MustCompile(`(?i)name(?:\*[^\s=]*)?\s*=\s*(?:"((?:[^"\\]|\\.)*)"?|([^\s;]+))`)
 )
 
 // anyName looks at the names in lines that begin uuencoded and yEnc data, and, in odd mails, at whatever could be a
 // parameter.
-func (r *Rules) anyName(b *spool.Blob, odd bool) (*Hit, error) {
-	br := bufio.NewReaderSize(b.NewReader(), maxLine)
+func (r *Rules) anyName(ctx context.Context, b *spool.Blob, odd bool) (*Hit, error) {
+	br := bufio.NewReaderSize(whileWanted{ctx, b.NewReader()}, maxLine)
 	for {
 		line, err := br.ReadSlice('\n')
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
@@ -256,11 +263,12 @@ func (r *Rules) anyName(b *spool.Blob, odd bool) (*Hit, error) {
 		line = bytes.TrimRight(line, "\r\n")
 		found := beginLine.FindAllSubmatch(line, 1)
 		if odd {
-			found = append(found, nameParam.FindAllSubmatch(line, 20)...)
+			found = append(found, nameParam.FindAllSubmatch(line, -1)...)
 		}
 		for _, m := range found {
 			name := string(bytes.Join(m[1:], nil))
-			if a, rule := r.judge(namesOf([]param{{"name", name}, {"filename*", name}}), nil); a != leave {
+			names, _ := namesOf([]param{{"name", name}, {"filename*", name}})
+			if a, rule := r.judge(names, nil); a != leave {
 				return &Hit{Name: name, Rule: rule}, nil
 			}
 		}
@@ -270,15 +278,21 @@ func (r *Rules) anyName(b *spool.Blob, odd bool) (*Hit, error) {
 	}
 }
 
-// decode returns what a leaf holds. broken says that it cannot be decoded in the one way that there should be.
-func decode(pool *spool.Pool, b *spool.Blob, e *entity) (out *spool.Blob, broken bool, err error) {
-	var r io.Reader = io.NewSectionReader(b, e.body, e.end-e.body)
+// decoder reads what a leaf holds.
+func decoder(ctx context.Context, b *spool.Blob, e *entity) io.Reader {
+	r := whileWanted{ctx, io.NewSectionReader(b, e.body, e.end-e.body)}
 	switch e.encoding {
 	case "base64":
-		r = base64.NewDecoder(base64.StdEncoding, r)
+		return base64.NewDecoder(base64.StdEncoding, r)
 	case "quoted-printable":
-		r = quotedprintable.NewReader(r)
+		return quotedprintable.NewReader(r)
 	}
+	return r
+}
+
+// decode returns what a leaf holds. broken says that it cannot be decoded in the one way that there should be.
+func decode(ctx context.Context, pool *spool.Pool, b *spool.Blob, e *entity) (out *spool.Blob, broken bool, err error) {
+	r := decoder(ctx, b, e)
 	w := pool.New()
 	defer w.Discard()
 	buf := make([]byte, 32<<10)
@@ -291,7 +305,7 @@ func decode(pool *spool.Pool, b *spool.Blob, e *entity) (out *spool.Blob, broken
 			break
 		}
 		if rerr != nil {
-			return nil, true, nil
+			return nil, ctx.Err() == nil, ctx.Err()
 		}
 	}
 	out, err = w.Seal()

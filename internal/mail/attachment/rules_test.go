@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -282,6 +283,35 @@ func TestNamesInOddMails(t *testing.T) {
 		if got := apply(t, Config{Strip: []string{"*.exe"}}, text); got.Replace == nil {
 			t.Errorf("%s: %+v\n%s", name, got.Outcome, got.text)
 		}
+	}
+}
+
+// Many names do not hide one.
+func TestManyNames(t *testing.T) {
+	var junk, numbered, line strings.Builder
+	for i := range 25 {
+		fmt.Fprintf(&junk, ";\r\n name*%c=j%d.txt", 'a'+i, i)
+		fmt.Fprintf(&numbered, "; filename*%d*=utf-8''j%d.txt", i, i)
+		fmt.Fprintf(&line, "; name*%c=j%d.txt", 'a'+i, i)
+	}
+	for _, fields := range []string{
+		"Content-Disposition: attachment" + junk.String() + ";\r\n filename=\"a.exe\"\r\n",
+		"Content-Disposition: attachment" + line.String() + "; filename=\"a.exe\"\r\n",
+		"Content-Disposition: attachment" + line.String() + "; name*x=\"a.exe\"\r\n",
+		"Content-Disposition: attachment" + numbered.String() + "; filename=\"a.exe\"\r\n",
+		"Content-Disposition: attachment" + line.String() + "; filename*0=\"a.e\"; filename*1=\"xe\"\r\n",
+	} {
+		if got := apply(t, Config{Strip: []string{"*.exe"}}, mixed(fields, "x\r\n")); got.Replace == nil && len(got.Stripped) == 0 {
+			t.Errorf("it came through: %+v\n%s", got.Outcome, fields)
+		}
+	}
+	var params []param
+	for i := range maxNames + 1 {
+		params = append(params, param{fmt.Sprintf("filename*x%d", i), fmt.Sprintf("j%d.txt", i)})
+	}
+	names, all := namesOf(append(params, param{"filename", "a.exe"}))
+	if all || names[0] != "a.exe" {
+		t.Errorf("all: %v, of %q", all, names)
 	}
 }
 

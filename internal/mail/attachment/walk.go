@@ -213,7 +213,11 @@ func (w *walker) header() {
 	}
 	typ, params, ok := parseValue(e.h.Value("content-type"))
 	_, more, fine := parseValue(e.h.Value("content-disposition"))
-	e.typ, e.names = typ, namesOf(append(slices.Clone(more), params...))
+	names, all := namesOf(append(slices.Clone(more), params...))
+	e.typ, e.names = typ, names
+	if !all {
+		w.strange("more names than are looked at")
+	}
 	if typ == "" {
 		e.typ = "text/plain"
 	}

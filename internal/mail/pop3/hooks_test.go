@@ -74,6 +74,31 @@ func TestEditor(t *testing.T) {
 	c.message()
 }
 
+// A gateway can be ended whatever its sessions do.
+func TestShutdownDoesNotWaitForEver(t *testing.T) {
+	goesOn, working := make(chan struct{}), make(chan struct{})
+	r := newRig(t, eicar(), knobs{options: func(o *Options) {
+		o.Editor = editFunc(func(b *spool.Blob) (*spool.Blob, error) {
+			close(working)
+			<-goesOn
+			return b, nil
+		})
+	}})
+	r.s.grace = time.Millisecond
+	c, s := r.session()
+	c.says("RETR 1\r\n")
+	s.hears("RETR 1\r\n")
+	s.says("+OK\r\n" + head + "\r\nHello\r\n.\r\n")
+	<-working
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := r.s.Shutdown(ended)
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "1 sessions were cut off, and have not ended") {
+		t.Errorf("the shutdown: %v", err)
+	}
+	close(goesOn)
+}
+
 func TestEditedWhereItHadBeenSent(t *testing.T) {
 	scanner, verdict := slow()
 	var r *rig

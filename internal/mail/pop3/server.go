@@ -70,6 +70,9 @@ type Options struct {
 	Log         *slog.Logger
 }
 
+// cutOffGrace is how long a session may take to notice that it was cut off.
+const cutOffGrace = 3 * time.Second
+
 // Server relays POP3. It is safe for use by many goroutines.
 type Server struct {
 	opt Options
@@ -77,6 +80,7 @@ type Server struct {
 
 	ctx    context.Context // ends with the last second of a shutdown
 	cancel context.CancelFunc
+	grace  time.Duration // for sessions that were cut off
 
 	mu        sync.Mutex
 	closed    bool // no connection is taken any more
@@ -101,7 +105,7 @@ func New(cfg Config, opt Options) (*Server, error) {
 	if opt.Replacer == nil {
 		opt.Replacer = plainReplacer{}
 	}
-	s := &Server{opt: opt, sessions: map[*session]struct{}{}, clients: map[netip.Addr]int{}}
+	s := &Server{opt: opt, sessions: map[*session]struct{}{}, clients: map[netip.Addr]int{}, grace: cutOffGrace}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.Use(cfg); err != nil {
 		return nil, err
@@ -206,7 +210,8 @@ func (s *Server) Drain(ctx context.Context) error {
 }
 
 // Shutdown takes nothing new, ends the sessions whose client is silent, lets a message that is under way reach its end, and
-// returns when all have ended. When ctx ends first, the rest is cut off, and the error is the context's.
+// returns when all have ended. When ctx ends first, the rest is cut off, and the error is the context's: a few seconds later it
+// returns even where a session has not ended then.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed, s.draining = true, true
@@ -232,8 +237,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		_ = x.client.conn.Close() // time is up
 	}
 	s.mu.Unlock()
-	<-done
-	return fmt.Errorf("POP3: sessions were cut off: %w", ctx.Err())
+	select {
+	case <-done:
+		return fmt.Errorf("POP3: sessions were cut off: %w", ctx.Err())
+	case <-time.After(s.grace):
+		return fmt.Errorf("POP3: %d sessions were cut off, and have not ended: %w", s.Sessions(), ctx.Err())
+	}
 }
 
 // clientKey is what a client is counted by.

@@ -41,6 +41,7 @@ type session struct {
 	id   uint32    // number of the last request
 	used time.Time // when it was last given back
 	of   identity
+	small scratch
 	// spoiled: a context ended while the session was in use, and may still change its deadline.
 	spoiled bool
 }
@@ -78,7 +79,10 @@ func open(ctx context.Context, e endpoint, timeout time.Duration) (*session, err
 }
 
 // close ends the connection. What clamd was doing for it ends by itself.
-func (s *session) close() { _ = s.conn.Close() }
+func (s *session) close() {
+	_ = s.conn.Close()
+	s.small.close()
+}
 
 // until has every read and write fail once ctx ends. The caller calls stop afterwards; when ctx had ended by then the
 // session is spoiled.
@@ -182,6 +186,12 @@ func (s *session) sendFile(ctx context.Context, src source) error {
 	if !ok {
 		return &sourceError{errNoFile}
 	}
+	if b, ok := src.Bytes(); ok && len(b) <= maxScratch {
+		if err := s.small.hold(b); err != nil {
+			return &sourceError{fmt.Errorf("%w: %w", errNoFile, err)}
+		}
+		return sendDescriptor(ctx, u, s.small.fd)
+	}
 	f, err := src.File()
 	if err != nil {
 		return &sourceError{fmt.Errorf("%w: %w", errNoFile, err)}
@@ -192,14 +202,16 @@ func (s *session) sendFile(ctx context.Context, src source) error {
 		return &sourceError{err}
 	}
 	var werr error
-	cerr := raw.Control(func(fd uintptr) {
-		_, _, werr = u.WriteMsgUnix([]byte("zFILDES\x00\x00"), unix.UnixRights(int(fd)), nil)
-	})
-	if cerr != nil {
-		return &sourceError{cerr}
+	if err := raw.Control(func(fd uintptr) { werr = sendDescriptor(ctx, u, int(fd)) }); err != nil {
+		return &sourceError{err}
 	}
-	if werr != nil {
-		return ioError(ctx, werr)
+	return werr
+}
+
+// sendDescriptor sends the command with a descriptor.
+func sendDescriptor(ctx context.Context, u *net.UnixConn, fd int) error {
+	if _, _, err := u.WriteMsgUnix([]byte("zFILDES\x00\x00"), unix.UnixRights(fd), nil); err != nil {
+		return ioError(ctx, err)
 	}
 	return nil
 }

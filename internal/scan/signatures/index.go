@@ -2,7 +2,6 @@ package signatures
 
 import (
 	"cmp"
-	"encoding/binary"
 	"slices"
 	"sync"
 )
@@ -17,12 +16,13 @@ type database struct {
 	slots   uint32 // the highest slot of a part
 	runs    []byte // the anchors of all parts that are in the index
 	tiers   [tiers]*tier
-	pairs   *pairs // nil: there are no short grams
-	pins    []pin  // sorted by where they begin
-	fixed   int    // so many pins count from the start
-	inText  bool   // some body could be in a text that was lower-cased and folded
-	fromEnd bool   // of those, some count from the end
-	margin  int    // how far from a gram its part and what is beside it can be; a multiple of 4
+	threes  *threes // nil: there are no grams of three bytes or more that are looked for at every byte
+	pairs   *pairs  // nil: there are no grams of two
+	pins    []pin   // sorted by where they begin
+	fixed   int     // so many pins count from the start
+	inText  bool    // some body could be in a text that was lower-cased and folded
+	fromEnd bool    // of those, some count from the end
+	margin  int     // how far from a gram its part and what is beside it can be; a multiple of 4
 	report  *Loaded
 	passes  sync.Pool // of *pass
 }
@@ -36,10 +36,11 @@ type pin struct {
 }
 
 // The tiers of the index. A run of 9 fixed bytes has a gram of 6 at every fourth byte, however it lies in the text. What has
-// no such run, or none with rare grams, is known by one gram of 3, and failing that by a pair, looked for at every byte: to
-// look at every second byte would ask for two grams in a row, of which the commoner one counts.
+// no such run, or none with rare grams, is known by one gram of 6 or of 3, and failing that by a pair, looked for at every byte:
+// to look at every second byte would ask for two grams in a row, of which the commoner one counts.
 const (
 	longTier = iota
+	sixTier
 	midTier
 	shortTier
 	tiers // their number
@@ -48,6 +49,7 @@ const (
 const (
 	longGram  = 6
 	longStep  = 4
+	midGram   = 3
 	shortGram = 2
 )
 
@@ -58,8 +60,9 @@ var tierKinds = [tiers]struct {
 	handicap   int32
 }{
 	{longGram, longStep, 0},
-	{3, 1, 4 * costScale},
-	{shortGram, 1, 8 * costScale},
+	{longGram, 1, 2 * costScale},
+	{midGram, 1, 4 * costScale},
+	{shortGram, 1, 1 << 20},
 }
 
 // index makes everything that is derived from the signatures.
@@ -78,9 +81,13 @@ func (db *database) index() {
 		anchors[a.tier] = append(anchors[a.tier], a)
 	}
 	db.addTier(longTier, anchors[longTier])
-	if len(anchors[midTier])+len(anchors[shortTier]) > 0 {
-		db.pairs = &pairs{}
+	if len(anchors[sixTier])+len(anchors[midTier]) > 0 {
+		db.threes = &threes{}
+		db.addTier(sixTier, anchors[sixTier])
 		db.addTier(midTier, anchors[midTier])
+	}
+	if len(anchors[shortTier]) > 0 {
+		db.pairs = &pairs{}
 		db.addTier(shortTier, anchors[shortTier])
 	}
 	db.runs = slices.Clip(db.runs)
@@ -110,8 +117,11 @@ func (db *database) addTier(tier int, anchors []anchor) {
 		for k := range step {
 			e := newKeyed(m, a.off+k, gram)
 			e.part, e.run, e.size, e.masked = a.part, uint32(at), uint16(len(m.value)), m.mask != nil
-			if tier != longTier {
-				db.pairs.add(&e, gram)
+			switch tier {
+			case sixTier, midTier:
+				db.threes.add(e.gram)
+			case shortTier:
+				db.pairs.add(&e)
 			}
 			all = append(all, e)
 		}
@@ -227,20 +237,26 @@ type anchor struct {
 // have it.
 func chooseAnchor(p *part, seen *sketch) anchor {
 	best := anchor{elem: -1}
-	var costs []int32
+	var costs, prefixes []int32
 	for i := range p.elems {
 		e := &p.elems[i]
 		if e.kind != isRun {
 			continue
 		}
 		e.fixedRuns(func(at int, run []byte) {
+			prefixes = gramCosts(run, midGram, prefixes)
 			for tier, c := range tierKinds {
 				costs = gramCosts(run, c.gram, costs)
 				length := c.gram + c.step - 1
 				for o := 0; o+length <= len(run); o++ {
-					score := seen.score(run[o:], costs[o:], c.gram, c.step) - c.handicap
-					// The bonus makes every long gram that is rare enough better than any shorter one.
-					if tier == longTier && score > enough {
+					score := seen.score(run[o:], costs[o:], c.gram, c.step)
+					if tier == sixTier {
+						// It is not commoner than what it begins with, which is looked at as well, if not as closely.
+						prefix := prefixes[o] - seen.log(run[o:], midGram)*costScale
+						score = min(max(score, prefix), prefix+prefixBonus)
+					}
+					// The bonus makes every long gram that is rare enough better than any shorter one, and than more places.
+					if score -= c.handicap; tier == longTier && score > enough {
 						score += 1 << 20
 					}
 					if best.elem < 0 || score > best.score {
@@ -252,6 +268,9 @@ func chooseAnchor(p *part, seen *sketch) anchor {
 	}
 	return best
 }
+
+// prefixBonus is what it counts that looking at three bytes is cheaper than at six. It was found by trying.
+const prefixBonus = 3 * costScale
 
 // enough is the score from which on a long gram is taken in any case: one of 2^8 places, when nothing else has it.
 const enough = 8 * costScale
@@ -268,65 +287,4 @@ func (m *masked) fixedRuns(yield func(at int, run []byte)) {
 		}
 		begin = i + 1
 	}
-}
-
-// sketch counts, roughly, in how many places of all parts a long gram stands.
-type sketch struct {
-	counts []uint16
-	shift  uint
-}
-
-func newSketch(parts []part) *sketch {
-	total := 0
-	each := func(yield func(run []byte)) {
-		for i := range parts {
-			for j := range parts[i].elems {
-				if e := &parts[i].elems[j]; e.kind == isRun && !parts[i].pinned {
-					e.fixedRuns(func(_ int, run []byte) { yield(run) })
-				}
-			}
-		}
-	}
-	each(func(run []byte) { total += max(0, len(run)-longGram+1) })
-	log := logAtLeast(2*total, 8, 24)
-	s := &sketch{counts: make([]uint16, 1<<log), shift: 64 - log}
-	each(func(run []byte) {
-		for i := 0; i+longGram <= len(run); i++ {
-			if c := &s.counts[s.at(run[i:])]; *c < 1<<16-1 {
-				*c++
-			}
-		}
-	})
-	return s
-}
-
-func (s *sketch) at(gram []byte) uint64 {
-	w := uint64(binary.LittleEndian.Uint32(gram)) | uint64(binary.LittleEndian.Uint16(gram[4:]))<<32
-	return w << 16 * hashMultiplier >> s.shift
-}
-
-// score returns how rare the commonest of n grams at the beginning of run is. costs are those of the grams.
-func (s *sketch) score(run []byte, costs []int32, gram, n int) int32 {
-	lowest := int32(1 << 20)
-	for k := range n {
-		c := costs[k]
-		switch {
-		case gram == shortGram && k+shortGram < len(run):
-			// The filter also looks at three bits of the byte behind a pair.
-			c += min(3*costScale, int32(bigrams[int(run[k+1])<<8|int(run[k+2])]))
-		case gram == longGram:
-			c -= log2(uint32(s.counts[s.at(run[k:])])) * costScale
-		}
-		lowest = min(lowest, c)
-	}
-	return lowest
-}
-
-// log2 returns the logarithm of n, rounded down, and 0 for 0.
-func log2(n uint32) int32 {
-	l := int32(0)
-	for ; n > 1; n >>= 1 {
-		l++
-	}
-	return l
 }

@@ -190,13 +190,13 @@ func (p *pass) block(from, to int) error {
 	if t := db.tiers[longTier]; t != nil {
 		p.lookUp(longTier, from, &p.hits, t.filter(p.text, from, to, &p.hits))
 	}
+	if db.threes != nil {
+		n := db.threes.filter(p.text, from, to, &p.hits)
+		p.lookCloser(sixTier, from, n)
+		p.lookCloser(midTier, from, n)
+	}
 	if db.pairs != nil {
-		n := db.pairs.filter(p.text, from, to, &p.hits)
-		for i := midTier; i <= shortTier; i++ {
-			if t := db.tiers[i]; t != nil {
-				p.lookUp(i, from, &p.narrowed, t.narrow(p.text, from, &p.hits, n, &p.narrowed))
-			}
-		}
+		p.lookCloser(shortTier, from, db.pairs.filter(p.text, from, to, &p.hits))
 	}
 	if p.work < 0 {
 		return errWork
@@ -220,6 +220,13 @@ func (p *pass) block(from, to int) error {
 		}
 	}
 	return nil
+}
+
+// lookCloser finds the survivors of a tier among the n hits of a filter that knows less of its grams than the tier.
+func (p *pass) lookCloser(tier, from, n int) {
+	if t := p.db.tiers[tier]; t != nil {
+		p.lookUp(tier, from, &p.narrowed, t.narrow(p.text, from, &p.hits, n, &p.narrowed))
+	}
 }
 
 // lookUp finds the survivors of a tier among n hits of the block that begins at from.
