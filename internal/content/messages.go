@@ -64,7 +64,7 @@ func (f *finder) compressed(b *spool.Blob, p envelope.Protocol, path string) err
 	}
 	known := false
 	for _, coding := range messageCodings {
-		r, err := unpack.NewDecoder(b.NewReader(), []string{coding}, unpack.Limits{})
+		r, err := unpack.NewDecoderIn(b.NewReader(), []string{coding}, unpack.Limits{}, f.room())
 		if err != nil {
 			return err
 		}
@@ -75,6 +75,10 @@ func (f *finder) compressed(b *spool.Blob, p envelope.Protocol, path string) err
 		if errors.As(err, &u) && u.Kind == unpack.Undecodable {
 			w.Discard()
 			continue
+		}
+		if full := noMemory(err); full != nil {
+			w.Discard()
+			return full
 		}
 		if u != nil {
 			w.Discard()

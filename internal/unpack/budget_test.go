@@ -90,6 +90,7 @@ func TestDecodersTakeWhatTheyAllocate(t *testing.T) {
 		{"zstd, a larger frame second", "zstd", append(zstdOf(1<<10, noise[:1<<10]), zstdOf(8<<20, noise)...), 8 << 20},
 		{"gzip", "gzip", encode(t, "gzip", noise), 0},
 		{"deflate", "deflate", encode(t, "deflate", noise), 0},
+		{"snappy, frames", "snappy", encode(t, "snappy", noise), 0},
 	} {
 		before := heap()
 		d, err := NewDecoder(bytes.NewReader(c.enc), []string{c.coding}, Limits{})

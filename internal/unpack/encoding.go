@@ -314,6 +314,8 @@ func mostMemory(c coder) int64 {
 		return brotliMost
 	case *zstdCoder:
 		return zstdMemory(zstdWindow)
+	case *snappyCoder:
+		return snappyMost
 	}
 	return inflateMemory
 }
@@ -331,6 +333,6 @@ func (d *decoder) release() {
 // NeedsWindow says whether undoing these codings may take more than a little memory.
 func NeedsWindow(encodings []string) bool {
 	return slices.ContainsFunc(encodings, func(name string) bool {
-		return strings.EqualFold(name, "br") || strings.EqualFold(name, "zstd")
+		return strings.EqualFold(name, "br") || strings.EqualFold(name, "zstd") || strings.EqualFold(name, "snappy")
 	})
 }

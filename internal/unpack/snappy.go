@@ -18,12 +18,20 @@ const snappyStream = "\xff\x06\x00\x00sNaPpY"
 // snappyBlock bounds a block, which is decoded in memory, as it comes and decoded.
 const snappyBlock = 8 << 20
 
+const (
+	// snappyFrames is what a decoder of frames needs: a block as it comes and decoded, and its buffers.
+	snappyFrames = 192 << 10
+	// snappyMost is what one of blocks needs: what comes, with as much again while that grows, and what it is decoded.
+	snappyMost = 3*snappyBlock + codedBuffer
+)
+
 var snappyCoders = sync.Pool{New: func() any {
 	return &snappyCoder{in: bufio.NewReaderSize(nothing{}, codedBuffer)}
 }}
 
 // snappyCoder decodes Snappy in both formats that gRPC and HTTP clients have: frames, and one block.
 type snappyCoder struct {
+	admission
 	in     *bufio.Reader
 	frames *s2.Reader // kept for the next use
 	cur    io.Reader  // nil before the first byte
@@ -31,9 +39,9 @@ type snappyCoder struct {
 
 func (c *snappyCoder) name() string { return "snappy" }
 
-func (c *snappyCoder) reset(r io.Reader) {
+func (c *snappyCoder) reset(r io.Reader, admit func(n int64) error) {
 	c.in.Reset(r)
-	c.cur = nil
+	c.admit, c.cur = admit, nil
 }
 
 func (c *snappyCoder) release() {
@@ -41,7 +49,7 @@ func (c *snappyCoder) release() {
 	if c.frames != nil {
 		c.frames.Reset(nothing{})
 	}
-	c.cur = nil
+	c.admit, c.cur = nil, nil
 	snappyCoders.Put(c)
 }
 
@@ -61,7 +69,10 @@ func (c *snappyCoder) start() error {
 		return err
 	}
 	if string(head) != snappyStream {
-		return c.block()
+		return c.block(head)
+	}
+	if err := c.needs(snappyFrames); err != nil {
+		return err
 	}
 	if c.frames == nil {
 		c.frames = s2.NewReader(c.in, s2.ReaderMaxBlockSize(64<<10)) // the format has no larger ones
@@ -72,17 +83,27 @@ func (c *snappyCoder) start() error {
 	return nil
 }
 
-// block decodes the block format.
-func (c *snappyCoder) block() error {
-	coded, err := io.ReadAll(io.LimitReader(c.in, snappyBlock+1))
-	if err != nil {
-		return err
-	}
-	size, err := s2.DecodedLen(coded)
+// block decodes the block format. Head is how it begins: with its length.
+func (c *snappyCoder) block(head []byte) error {
+	size, err := s2.DecodedLen(head)
 	switch {
 	case err != nil:
 		return err
-	case len(coded) > snappyBlock || size > snappyBlock:
+	case size > snappyBlock:
+		return &Error{Kind: TooLarge, What: "snappy", Err: fmt.Errorf("a block of more than %d bytes", snappyBlock)}
+	}
+	// Two bytes for one are the most that an encoder could make of it.
+	most := min(2*int64(size)+64, snappyBlock)
+	if err := c.needs(int64(size) + 2*most + codedBuffer); err != nil {
+		return err
+	}
+	coded, err := io.ReadAll(io.LimitReader(c.in, most+1))
+	switch {
+	case err != nil:
+		return err
+	case int64(len(coded)) > most && most < snappyBlock:
+		return fmt.Errorf("a block of %d bytes in more than %d", size, most)
+	case int64(len(coded)) > most:
 		return &Error{Kind: TooLarge, What: "snappy", Err: fmt.Errorf("a block of more than %d bytes", snappyBlock)}
 	case size > 64*len(coded):
 		return errors.New("the length does not fit the block") // three bytes stand for 64 at most

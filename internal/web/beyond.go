@@ -68,7 +68,7 @@ func (c *call) deliverBeyond(resp *http.Response, h http.Header, o *scan.Object,
 	if !encoded && resp.ContentLength >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
 	}
-	part := c.goOn(o, o.Body.NewReader())
+	part := c.goOn(o.Body.NewReader())
 	if !c.head {
 		c.deliverHead(resp, h)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"lazaret/internal/envelope"
 	"lazaret/internal/notice"
@@ -67,7 +68,47 @@ func uncoded(body io.ReadCloser, codings []string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readCloser{d, body}, nil // the decoder's memory is the collector's: it may be in use when it is closed
+	return &decodedCall{d: d, body: body}, nil
+}
+
+// decodedCall is the body of a call without its content codings. It may be closed while it is read: the decoder's memory is given back
+// when that is over.
+type decodedCall struct {
+	d    io.ReadCloser
+	body io.Closer
+
+	mu              sync.Mutex
+	reading, closed bool
+}
+
+// Read implements io.Reader.
+func (c *decodedCall) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return 0, io.ErrClosedPipe
+	}
+	c.reading = true
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.reading = false; c.closed {
+			_ = c.d.Close() // it never fails
+		}
+	}()
+	return c.d.Read(p)
+}
+
+// Close implements io.Closer.
+func (c *decodedCall) Close() error {
+	err := c.body.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed = true; !c.reading {
+		_ = c.d.Close() // as above
+	}
+	return err
 }
 
 // callDown passes an answer's messages on, each when it has been judged.

@@ -232,7 +232,7 @@ func (b *beginning) Read(p []byte) (int, error) {
 }
 
 // goOn ends the trickle, where there is one, and returns what the client does not have yet of the object that was judged.
-func (c *call) goOn(o *scan.Object, r io.ReadSeeker) io.Reader {
+func (c *call) goOn(r io.ReadSeeker) io.Reader {
 	if c.hold.end(); !c.head {
 		return r
 	}
@@ -246,7 +246,7 @@ func (c *call) goOn(o *scan.Object, r io.ReadSeeker) io.Reader {
 func (c *call) deliverRest(o *scan.Object, trailer http.Header) {
 	r, end := c.taken(o.Body)
 	defer end()
-	rest := c.goOn(o, r)
+	rest := c.goOn(r)
 	if c.hold.length >= 0 && c.hold.length != o.Body.Size() {
 		c.abort() // the head has promised another size
 	}
