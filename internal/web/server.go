@@ -106,12 +106,13 @@ type Server struct {
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
 		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
-		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(), pressure: newPressure(opt.Gate.Room()),
+		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(),
 		parkAfter: parkAfter,
 	}
 	if err := s.Use(cfg); err != nil {
 		return nil, err
 	}
+	s.pressure = newPressure(opt.Gate.Room())
 	opt.Gate.OnShortage(func() bool { return s.store.shrink() || s.jobs.shrink() })
 	var id [4]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process rather than return an error
