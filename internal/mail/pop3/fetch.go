@@ -113,7 +113,8 @@ func (x *session) receive(ctx context.Context, l *letter, c command, fetched *at
 	return nil
 }
 
-// keepAlive waits for done, lets the client hear something at intervals, and keeps the server awake.
+// keepAlive waits for done, lets the client hear something at intervals, and keeps the server awake. It does not wait for what
+// the server says to that: neither the verdict nor the client's next bytes depend on it.
 func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, cancel func()) error {
 	var tick <-chan time.Time
 	if d := x.set.KeepAlive.Std(); d > 0 {
@@ -121,7 +122,7 @@ func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, 
 		defer t.Stop()
 		tick = t.C
 	}
-	awake := time.NewTicker(awakeEvery)
+	awake := time.NewTicker(x.s.opt.awake)
 	defer awake.Stop()
 	var asleep error
 	for {
@@ -144,7 +145,7 @@ func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, 
 			}
 		case <-awake.C:
 			if fetched.Load() && asleep == nil {
-				_, _, asleep = x.ask([]byte("NOOP\r\n"))
+				asleep = x.up.nudge()
 			}
 		}
 	}
