@@ -19,7 +19,7 @@ const whole = -1
 func (x *session) deliver(l *letter, c command, n int) error {
 	switch l.decision.Action {
 	case policy.Pass:
-		delete(x.failed, l.number)
+		x.failed.remove(l.number)
 		if l.body == nil {
 			return x.unscanned(l, c)
 		}
@@ -28,7 +28,7 @@ func (x *session) deliver(l *letter, c command, n int) error {
 		return x.postpone(l)
 	case policy.Block, policy.Replace:
 	}
-	delete(x.failed, l.number)
+	x.failed.remove(l.number)
 	return x.replace(l, n)
 }
 
@@ -85,7 +85,7 @@ func (x *session) write(l *letter, r io.Reader, odd []int64) error {
 // cut ends the session in the middle of a message, which the client cannot take for a whole one.
 func (x *session) cut(l *letter, why string) error {
 	x.log.Error("a mail was not delivered to its end", "reference", l.notice.Reference, "client", x.clientAddr, "error", why)
-	x.failed[l.number] = l.notice.Reference
+	x.failed.add(l.number, l.notice.Reference)
 	return errEnd
 }
 
@@ -156,7 +156,7 @@ func clip(s string) string {
 
 // postpone says that the message cannot be had now. It stays on the server: DELE is refused for it.
 func (x *session) postpone(l *letter) error {
-	x.failed[l.number] = l.notice.Reference
+	x.failed.add(l.number, l.notice.Reference)
 	what := "could not be examined now (" + string(reason(l)) + ")"
 	if l.notice.Verdict.Outcome == scan.Infected {
 		what = "is infected, is held back" // its original cannot be kept now, or the policy says so

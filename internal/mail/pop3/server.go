@@ -293,7 +293,7 @@ func (s *Server) leave(x *session) {
 
 // serve serves one connection, and closes it.
 func (s *Server) serve(nc net.Conn, tls bool) {
-	x := &session{s: s, set: s.set.Load(), log: s.opt.Log, failed: map[int]string{}}
+	x := &session{s: s, set: s.set.Load(), log: s.opt.Log}
 	x.facts = policy.Facts{Protocol: "pop3", Direction: policy.Download, Client: addrOf(nc.RemoteAddr()).Addr()}
 	x.clientAddr = addrOf(nc.RemoteAddr())
 	x.client = newPeer(nc, clientBuffer, x.set.ReplyTimeout.Std())

@@ -47,8 +47,8 @@ type session struct {
 	facts      policy.Facts
 	errors     int
 
-	last   *letter        // what TOP has fetched, for a RETR that follows
-	failed map[int]string // messages that could not be given in this session, with their references
+	last   *letter // what TOP has fetched, for a RETR that follows
+	failed failures
 
 	mu      sync.Mutex
 	waiting bool // for a command
@@ -189,7 +189,7 @@ func (x *session) one(c command) error {
 			x.facts.User = c.args[0]
 		}
 	case "DELE":
-		if ref, bad := x.failed[c.number()]; bad {
+		if ref, bad := x.failed.of(c.number()); bad {
 			return x.say("-ERR " + temporary + " this message could not be given to you in this session, so it is not deleted; reference " + ref)
 		}
 	}
