@@ -3,6 +3,7 @@ package pop3
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +17,7 @@ import (
 const whole = -1
 
 // deliver gives the client what the decision about l says.
-func (x *session) deliver(l *letter, c command, n int) error {
+func (x *session) deliver(ctx context.Context, l *letter, c command, n int) error {
 	switch l.decision.Action {
 	case policy.Pass:
 		x.failed.remove(l.number)
@@ -29,7 +30,7 @@ func (x *session) deliver(l *letter, c command, n int) error {
 	case policy.Block, policy.Replace:
 	}
 	x.failed.remove(l.number)
-	return x.replace(l, n)
+	return x.replace(ctx, l, n)
 }
 
 // pass gives the message itself.
@@ -123,10 +124,9 @@ func (b *beginning) Read(p []byte) (int, error) {
 }
 
 // replace gives a notice in the message's place.
-func (x *session) replace(l *letter, n int) error {
+func (x *session) replace(ctx context.Context, l *letter, n int) error {
 	head := l.drip.beginning()
-	fields, _ := kept(head)
-	msg := x.s.opt.Replacer.Replacement(Original{Head: head, Kept: fields, Client: x.clientAddr, Server: x.serverAddr()}, l.notice)
+	msg := x.notice(ctx, l, head)
 	if !bytes.HasPrefix(msg, head[:l.drip.ofMessage()]) {
 		return x.cut(l, "the notice does not begin with the fields that were sent already")
 	}

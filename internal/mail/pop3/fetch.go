@@ -169,7 +169,7 @@ func (x *session) retr(ctx context.Context, c command) error {
 		}
 	}
 	defer l.close()
-	return x.deliver(l, c, whole)
+	return x.deliver(ctx, l, c, whole)
 }
 
 // top serves TOP. A message of whose body something would be shown is fetched and judged whole first; where only the header
@@ -186,7 +186,7 @@ func (x *session) top(ctx context.Context, c command) error {
 		if err != nil {
 			return x.fetchFailed(l, err)
 		}
-		return x.deliver(l, c, 0) // even if the server gave more
+		return x.deliver(ctx, l, c, 0) // even if the server gave more
 	}
 	l := x.last
 	if l == nil || l.number != c.number() || l.number == 0 {
@@ -202,7 +202,7 @@ func (x *session) top(ctx context.Context, c command) error {
 			return x.fetchFailed(l, err)
 		}
 	}
-	err := x.deliver(l, c, n)
+	err := x.deliver(ctx, l, c, n)
 	if err == nil && l.body != nil && l.body.Size() <= maxRemembered && l.decision.Action != policy.Defer {
 		l.drip = &drip{status: []byte("+OK\r\n"), byLine: l.drip.byLine, head: l.drip.beginning()}
 		x.last = l
