@@ -194,6 +194,14 @@ func TestMailsAreBounded(t *testing.T) {
 		t.Errorf("%d mails, the last %q\n%s", len(mails), mails[len(mails)-1], log)
 	}
 
+	// One that is too large says nothing of how many there were.
+	r, log = reporter(t, func(*Config) {})
+	r.Notice("large", func([]byte) []byte { return make([]byte, maxMail+1) })
+	closed(t, r)
+	if s := log.String(); !strings.Contains(s, "too large") || !strings.Contains(s, "notice large") || strings.Contains(s, "per_hour") || r.skipped != 0 {
+		t.Errorf("%d left out: %s", r.skipped, s)
+	}
+
 	r, log = reporter(t, func(c *Config) { c.PerHour = 10_000 })
 	release = make(chan struct{})
 	r.send = func(context.Context, letter) error { <-release; return nil }
@@ -267,6 +275,7 @@ func TestSettings(t *testing.T) {
 		"faults:":   func(c *Config) { c.Faults = []string{"a@example.org\r\nBcc: b@example.org"} },
 		"from:":     func(c *Config) { c.From = "a b" },
 		"notices":   func(c *Config) { c.Notices = []string{"-oQ/tmp@example.org"} },
+		"notices: ": func(c *Config) { c.Notices = []string{"-bs"} },
 		"server:":   func(c *Config) { c.Server = "mail.example.org" },
 		"program:":  func(c *Config) { c.Program = []string{"sendmail"} },
 		"per_hour:": func(c *Config) { c.PerHour = 0 },
