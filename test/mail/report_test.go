@@ -53,8 +53,10 @@ func (o *office) count() int {
 func TestHTMLSendersAndCopies(t *testing.T) {
 	html := []byte("Received: from a by b\r\nFrom: Grace <grace@example.org>\r\nTo: ada@example.net\r\nSubject: html\r\nMIME-Version: 1.0\r\n" +
 		"Content-Type: text/html; charset=utf-8\r\n\r\n<p>Hello<script>x()</script><img src=\"https://x.example/?ada\"></p>\r\n")
-	box := [][]byte{html, mailOf("second", scan.EICAR()), mailOf("third", []byte("nothing")),
-		[]byte("From: " + string(scan.EICAR()) + " <grace@example.org>\r\nTo: ada@example.net\r\nSubject: fourth\r\n\r\nHello\r\n")}
+	box := [][]byte{
+		html, mailOf("second", scan.EICAR()), mailOf("third", []byte("nothing")),
+		[]byte("From: " + string(scan.EICAR()) + " <grace@example.org>\r\nTo: ada@example.net\r\nSubject: fourth\r\n\r\nHello\r\n"),
+	}
 	o := &office{}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
