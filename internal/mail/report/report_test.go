@@ -275,7 +275,6 @@ func TestSettings(t *testing.T) {
 		"faults:":   func(c *Config) { c.Faults = []string{"a@example.org\r\nBcc: b@example.org"} },
 		"from:":     func(c *Config) { c.From = "a b" },
 		"notices":   func(c *Config) { c.Notices = []string{"-oQ/tmp@example.org"} },
-		"notices: ": func(c *Config) { c.Notices = []string{"-bs"} },
 		"server:":   func(c *Config) { c.Server = "mail.example.org" },
 		"program:":  func(c *Config) { c.Program = []string{"sendmail"} },
 		"per_hour:": func(c *Config) { c.PerHour = 0 },
@@ -285,6 +284,10 @@ func TestSettings(t *testing.T) {
 		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), strings.TrimSpace(key)) {
 			t.Errorf("%s %v", key, err)
 		}
+	}
+	option := Default()
+	if option.Faults = []string{"-bs"}; option.Validate() == nil {
+		t.Error("an option is taken for a mailbox")
 	}
 	gone := Default()
 	gone.Faults, gone.Program = []string{"root"}, []string{"/nonexistent/sendmail"}
