@@ -66,6 +66,7 @@ func Find(ctx context.Context, pool *spool.Pool, b *spool.Blob, lim content.Limi
 		return nil
 	})
 	f.Run("message", func() error { return read(f, "", b) })
+	f.Run("message", func() error { return f.beyond })
 	return f.Problems()
 }
 
@@ -74,6 +75,8 @@ type finder struct {
 	*content.Emitter
 	message bool // the reading that is emitted next came out of a decoder, and could be a message to somebody
 	inner   int  // how many readings that are emitted stand inside each other
+	// beyond says that there is more than is looked at. It is told when everything else has been read: that may have a virus in it.
+	beyond error
 }
 
 // errPartial says that a message is one of several (RFC 2046, 5.2.2): what it holds shows only when all are put together.

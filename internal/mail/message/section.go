@@ -2,6 +2,7 @@ package message
 
 import (
 	"bytes"
+	"errors"
 
 	"lazaret/internal/spool"
 )
@@ -31,10 +32,10 @@ type decoder interface {
 func newSection(e *finder, h header) *section {
 	s := &section{
 		e: e, header: h, files: newEmbedded(e),
-		raw: &raw{w: newSink(e)}, base64: newBase64Ways(e), quoted: &quotedPrintable{w: newSink(e)},
+		raw: &raw{w: newSink(e)}, base64: newBase64Ways(e, h.base64 || h.unsure), quoted: &quotedPrintable{e: e, w: newSink(e)},
 	}
 	if h.uu {
-		s.files.open("uuencode", decodeUU) // there are clients that need no "begin" then, PHP's convert_uudecode in webmail
+		s.files.openUU() // there are clients that need no "begin" then, PHP's convert_uudecode in webmail
 	}
 	return s
 }
@@ -53,7 +54,11 @@ func (s *section) decoders() []decoder {
 	for _, d := range s.base64.readings() {
 		out = append(out, d)
 	}
-	return append(out, s.quoted)
+	out = append(out, s.quoted)
+	if s.quoted.toLF != nil {
+		out = append(out, s.quoted.toLF)
+	}
+	return out
 }
 
 // end hands on every reading that makes sense. Its error is Fatal.
@@ -69,8 +74,8 @@ func (s *section) end(path string) error {
 			return err
 		}
 	}
-	if s.base64.err != nil {
-		return s.base64.err
+	if err := errors.Join(s.base64.err, s.quoted.err); err != nil {
+		return err
 	}
 	return s.files.end(path)
 }

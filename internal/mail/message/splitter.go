@@ -195,6 +195,7 @@ type header struct {
 	base64     bool // one of them could mean base64
 	quoted     bool // one of them could mean quoted-printable
 	uu         bool // one of them could mean uuencode
+	unsure     bool // such a field has a value that is none, or is folded
 	odd        bool // something in it is not as it should be, so that nothing that it says is believed
 	coded      bool // the field that is being read is about the encoding
 	nested     bool // it was found inside a body
@@ -229,16 +230,18 @@ func (h *header) line(text []byte) {
 	switch {
 	case string(name) == "content-transfer-encoding":
 		h.transfer++
-		h.odd = h.odd || h.transfer > 1 || !plainCodings[string(value)]
+		h.unsure = h.unsure || h.transfer > 1 || !plainCodings[string(value)]
 	case h.coded:
-		h.odd = true // nearly the field: somebody may take it for it
+		h.unsure = true // nearly the field: somebody may take it for it
 	}
+	h.odd = h.odd || h.unsure
 	h.coding(lower)
 }
 
 // continuation takes a line that belongs to the field before. Only fields that matter make the header odd.
 func (h *header) continuation(lower []byte) {
-	h.odd = h.odd || speaksOfCoding(lower)
+	h.unsure = h.unsure || h.coded
+	h.odd = h.odd || h.unsure || speaksOfCoding(lower)
 	h.coding(lower)
 }
 

@@ -415,6 +415,45 @@ func (c corpus) embedded(t *testing.T) {
 	}
 }
 
+// fetcher returns what has a mail, as it is on the wire, fetched through the relay, and returns what the client gets.
+func fetcher(t *testing.T) func(wire string) string {
+	r := newRig(t, scantest.FindsEICAR(), knobs{})
+	client, server := r.session()
+	return func(wire string) string {
+		client.says("RETR 1\r\n")
+		server.hears("RETR 1\r\n")
+		done := make(chan struct{})
+		go func() { defer close(done); server.says("+OK\r\n" + wire + ".\r\n") }()
+		got := client.message()
+		<-done
+		return got
+	}
+}
+
+const virusNotice = "[Virus] found in a mail to you: Eicar-Test-Signature"
+
+// found has mails fetched that all are infected.
+func found(t *testing.T, c corpus) {
+	t.Helper()
+	fetch := fetcher(t)
+	for _, name := range sorted(c) {
+		if got := fetch(stuffed(crlf(c[name]))); !strings.Contains(got, virusNotice) {
+			t.Errorf("missed: %s", name)
+		}
+	}
+}
+
+// refused has mails fetched that all are replaced by a notice.
+func refused(t *testing.T, c corpus) {
+	t.Helper()
+	fetch := fetcher(t)
+	for _, name := range sorted(c) {
+		if got := fetch(stuffed(crlf(c[name]))); !strings.Contains(got, "[Not delivered]") && !strings.Contains(got, virusNotice) {
+			t.Errorf("delivered: %s", name)
+		}
+	}
+}
+
 // TestCorpus has every construct fetched through the relay, and prints the report.
 func TestCorpus(t *testing.T) {
 	c := corpus{}
@@ -424,28 +463,19 @@ func TestCorpus(t *testing.T) {
 	c.boundaries(t)
 	c.structure(t)
 	c.embedded(t)
+	c.decoders(t)
 	clean := cleanMails(t)
 	if len(c) < 150 || len(clean) < 100 {
 		t.Fatalf("the corpus has %d constructs and %d clean mails", len(c), len(clean))
 	}
-	r := newRig(t, scantest.FindsEICAR(), knobs{})
-	client, server := r.session()
-	fetch := func(wire string) string {
-		client.says("RETR 1\r\n")
-		server.hears("RETR 1\r\n")
-		done := make(chan struct{})
-		go func() { defer close(done); server.says("+OK\r\n" + wire + ".\r\n") }()
-		got := client.message()
-		<-done
-		return got
-	}
+	fetch := fetcher(t)
 	missed, wrongly := 0, 0
 	for _, name := range sorted(c) {
 		wire := stuffed(crlf(c[name]))
 		if strings.Contains(wire, string(scan.EICAR())) {
 			t.Errorf("%s hides nothing", name)
 		}
-		if got := fetch(wire); !strings.Contains(got, "[Virus] found in a mail to you: Eicar-Test-Signature") {
+		if got := fetch(wire); !strings.Contains(got, virusNotice) {
 			missed++
 			t.Errorf("missed: %s", name)
 		}
