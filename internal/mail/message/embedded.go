@@ -45,53 +45,54 @@ func (m *embedded) line(l line, text []byte) {
 		return
 	}
 	switch {
-	case beginsUU(text):
+	case beginsUU(text) && m.room("uuencode"):
 		m.openUU()
-	case bytes.HasPrefix(text, []byte("begin-base64 ")):
+	case bytes.HasPrefix(text, []byte("begin-base64 ")) && m.room("begin-base64"):
 		d := m.base64()
 		m.open("begin-base64", func(text []byte) ([]byte, bool) {
 			d.buf = d.buf[:0]
 			d.decodeInto(text)
 			return d.buf, !bytes.Equal(text, []byte("===="))
 		})
-	case beginsProperty(text):
-		if m.open("a property", decodeProperty(m.base64())) {
-			m.feedLast(text)
-		}
-	case bytes.HasPrefix(text, []byte("=ybegin ")):
+	case beginsProperty(text) && m.room("a property"):
+		m.open("a property", decodeProperty(m.base64()))
+		m.feedLast(text)
+	case bytes.HasPrefix(text, []byte("=ybegin ")) && m.room("yEnc"):
 		m.open("yEnc", decodeYEnc())
 	case bytes.Contains(text, []byte("BinHex")):
 		m.binHex = true
-	case text[0] == ':' && len(text) > 10 && (m.binHex || !m.decoded):
+	case text[0] == ':' && len(text) > 10 && (m.binHex || !m.decoded) && m.room("BinHex"):
 		h := &binHex{}
-		if m.open("BinHex", h.line) {
-			m.feedLast(text)
-		}
+		m.open("BinHex", h.line)
+		m.feedLast(text)
 	}
 }
 
-// open begins a file, and says whether there was room for it. One in which nothing has come gives way: whatever comes is the same in
-// the new one. Otherwise m.err says that there is more than is looked at, and the rest is still read.
-func (m *embedded) open(kind string, decode func([]byte) ([]byte, bool)) bool {
-	if len(m.files) >= maxEmbedded {
-		i := slices.IndexFunc(m.files, func(f *file) bool { return f.kind == kind && f.w.empty() })
-		if i < 0 {
-			m.err = errEmbedded
-			return false
-		}
-		m.files[i].w.discard()
-		m.files = slices.Delete(m.files, i, i+1)
+// room says whether there is room for one more file. One in which nothing has come gives way: whatever comes is the same in the new
+// one. Otherwise m.err says that there is more than is looked at, and the rest is still read.
+func (m *embedded) room(kind string) bool {
+	if len(m.files) < maxEmbedded {
+		return true
 	}
-	m.files = append(m.files, &file{kind: kind, w: newSink(m.e), decode: decode})
+	i := slices.IndexFunc(m.files, func(f *file) bool { return f.kind == kind && f.w.empty() })
+	if i < 0 {
+		m.err = errEmbedded
+		return false
+	}
+	m.files[i].w.discard()
+	m.files = slices.Delete(m.files, i, i+1)
 	return true
+}
+
+func (m *embedded) open(kind string, decode func([]byte) ([]byte, bool)) {
+	m.files = append(m.files, &file{kind: kind, w: newSink(m.e), decode: decode})
 }
 
 // openUU begins a file in uuencode.
 func (m *embedded) openUU() {
 	u := &uuFile{}
-	if m.open("uuencode", u.line) {
-		m.files[len(m.files)-1].endsForSome = u.endsForSome
-	}
+	m.open("uuencode", u.line)
+	m.files[len(m.files)-1].endsForSome = u.endsForSome
 }
 
 // base64 returns a decoder whose own writer is not used.
@@ -139,9 +140,7 @@ func (m *embedded) end(path string) error {
 			return err
 		}
 	}
-	if m.e.beyond == nil {
-		m.e.beyond = m.err
-	}
+	m.e.tooMuch(m.err)
 	return nil
 }
 

@@ -79,6 +79,13 @@ type finder struct {
 	beyond error
 }
 
+// tooMuch notes that there is more than is looked at; nil: there is not.
+func (f *finder) tooMuch(err error) {
+	if f.beyond == nil {
+		f.beyond = err
+	}
+}
+
 // errPartial says that a message is one of several (RFC 2046, 5.2.2): what it holds shows only when all are put together.
 var errPartial = errors.New("message/partial: a fragment of a message cannot be scanned by itself")
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 
+	"lazaret/internal/content"
 	"lazaret/internal/spool"
 )
 
@@ -12,6 +13,8 @@ type section struct {
 	e      *finder
 	header header
 	nested bool // it has what looks like the header of a part
+	clear  bool // its header stands where all programs must see one
+	again  bool // it has been read in pieces, and is no text to anybody
 	looks  looks
 	raw    *raw
 	base64 *base64Ways
@@ -42,7 +45,9 @@ func newSection(e *finder, h header) *section {
 
 func (s *section) line(l line, text []byte) {
 	s.looks.line(text)
-	s.raw.line(l)
+	if !s.again {
+		s.raw.line(l)
+	}
 	s.base64.line(l, text)
 	s.quoted.line(l, text)
 	s.files.line(l, bytes.TrimRight(l.text, "\r\n")) // spaces at the end count in uuencode and yEnc
@@ -70,7 +75,7 @@ func (s *section) end(path string) error {
 			continue
 		}
 		s.e.message = i > 0 && s.header.message // the first is the text as it stands
-		if err := s.e.Emit(w, path+d.name(), "", nil); err != nil {
+		if err := s.e.EmitPart(w, content.Part{Path: path + d.name(), Guess: s.files.guess}, nil); err != nil {
 			return err
 		}
 	}
@@ -118,6 +123,12 @@ type looks struct {
 	pure     int // characters on lines of base64 alone
 	escapes  int // "=XX"
 	soft     int // lines that end in "="
+}
+
+// add adds what another section looks like.
+func (k *looks) add(o *looks) {
+	k.chars, k.spaces, k.alphabet = k.chars+o.chars, k.spaces+o.spaces, k.alphabet+o.alphabet
+	k.pureLong, k.pure, k.escapes, k.soft = k.pureLong+o.pureLong, k.pure+o.pure, k.escapes+o.escapes, k.soft+o.soft
 }
 
 func (k *looks) line(text []byte) {

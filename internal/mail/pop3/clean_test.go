@@ -17,6 +17,8 @@ func cleanMails(t *testing.T) corpus {
 	c.cleanAttachments(t)
 	c.cleanStructures(t)
 	c.cleanOddities(t)
+	c.cleanCuts(t)
+	c.cleanPartials(t)
 	return c
 }
 

@@ -464,6 +464,8 @@ func TestCorpus(t *testing.T) {
 	c.structure(t)
 	c.embedded(t)
 	c.decoders(t)
+	c.cutInside(t)
+	c.cutAnyhow(t)
 	clean := cleanMails(t)
 	if len(c) < 150 || len(clean) < 100 {
 		t.Fatalf("the corpus has %d constructs and %d clean mails", len(c), len(clean))

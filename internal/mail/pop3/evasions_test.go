@@ -51,6 +51,88 @@ func (c corpus) decoders(t *testing.T) {
 	c.add(t, "uuencode, an end that comes early", text+"begin 644 a.zip\nend\n"+uuLines(zip)+"`\nend\n")
 }
 
+// cutters are lines of junk in base64 that could be delimiters, or headers, to somebody.
+var cutters = map[string]string{
+	"a dash line":                          "---\n",
+	"a dash line of junk":                  "--!!\n",
+	"a dash line and a field":              "--!!\n!!!:\n",
+	"a dash line and an empty line":        "--!!\n\n",
+	"dash lines and fields":                "--!!\n!!!: !!\n\n--!!\n!!!: !!\n\n",
+	"a delimiter with something behind it": "--XX!!!!\n",
+}
+
+// cutInside are constructs of all kinds whose base64 has one of cutters in it.
+func (c corpus) cutInside(t *testing.T) {
+	all := corpus{}
+	all.transferEncodings(t)
+	all.base64(t)
+	all.boundaries(t)
+	all.structure(t)
+	all.embedded(t)
+	n := 0
+	for name, mail := range all {
+		for cutter, line := range cutters {
+			first := eicarB64()[:20]
+			if strings.Contains(name, "quantity") || !strings.Contains(mail, "\n"+first+"\n") || strings.Contains(line, "XX") && (strings.HasPrefix(name, "boundary") || strings.Contains(name, "a word before, no break")) {
+				continue
+			}
+			c.add(t, cutter+" in "+name, strings.Replace(mail, "\n"+first+"\n", "\n"+first+"\n"+line, 1))
+			n++
+		}
+	}
+	if n < 300 {
+		t.Fatalf("only %d", n)
+	}
+}
+
+// cutAnyhow are single constructs of that kind.
+func (c corpus) cutAnyhow(t *testing.T) {
+	s := eicarB64()
+	zip := zipped(t, "a.com", scan.EICAR())
+	z := broken(base64.StdEncoding.EncodeToString(zip), 76)
+	c.add(t, "cut, zip, a dash line", mixed(b64, strings.Replace(z, "\n", "\n---\n", 1)))
+	c.add(t, "cut, zip, a dash line in each", mixed(b64, strings.ReplaceAll(z, "\n", "\n--\u00a0\n")))
+	c.add(t, "cut, a delimiter of another boundary", "X-Junk: boundary=zz\n"+mixed(b64, s[:40]+"\n--!!\n"+s[40:]))
+	for name, field := range map[string]string{
+		"in another field": "X-Junk: boundary=\"!!\"\n", "in a comment": "Content-Description: (boundary=!!)\n", "in a second Content-Type": "Content-Type: x/y; boundary=\"!!\"\n",
+	} {
+		c.add(t, "cut, a boundary declared "+name, field+mixed(b64, s[:40]+"\n--!!\n"+s[40:]))
+		c.add(t, "cut, a boundary declared in the part, "+name, mixed(field+b64, s[:40]+"\n--!!\n"+s[40:]))
+		c.add(t, "cut, the end of a boundary declared "+name, field+mixed(b64, s[:40]+"\n--!!--\n"+s[40:]))
+	}
+	c.add(t, "cut, the delimiter of a multipart that has ended", strings.Replace(mixed(b64, s[:40]+"\n--!!\n"+s[40:]), "--XX\nContent-Type: text/plain",
+		"--XX\nContent-Type: multipart/mixed; boundary=\"!!\"\n\n--!!\n\nHello\n--!!--\n--XX\nContent-Type: text/plain", 1))
+	c.add(t, "cut, the delimiter of a multipart in base64", mixed("Content-Type: multipart/mixed; boundary=\"!!\"\n"+b64, s[:40]+"\n--!!\n"+s[40:]))
+	c.add(t, "cut, a thousand boundaries", mixed(manyBoundaries()+b64, s[:40]+"\n--!!\n"+s[40:]))
+	c.add(t, "cut, quoted-printable, zip with dashes", mixed(quot, dashed(escaped(string(zipped(t, "a.com", append([]byte("\n--!!\n"), scan.EICAR()...)))))))
+	uuBody := []byte("a\n")
+	uuBody = append(uuBody, zip...)
+	lines := uuLines(uuBody[:1]) + "-" + uuLines(uuBody[1:14])[1:] + uuLines(uuBody[14:])
+	c.add(t, "cut, uuencode with a line that begins with a dash", lf(head)+"\n"+hello+"\nbegin 644 a.zip\n"+lines+"`\nend\n")
+	inner := "Subject: inner\n" + b64 + "\n" + s[:40] + "\n---\n" + s[40:]
+	c.add(t, "cut, in message/rfc822", mixed("Content-Type: message/rfc822\n", inner))
+	c.add(t, "cut, in message/rfc822 with lines of junk", mixed("Content-Type: message/rfc822\n", "Content-Type: a/b\n"+b64+"\n"+strings.Join(strings.Split(s[:40], ""), "!")+"\n---\n"+s[40:]+"!\n"))
+	c.add(t, "cut, in message/rfc822 in message/rfc822", mixed("Content-Type: message/rfc822\n", "Content-Type: message/rfc822\n\nContent-Type: a/b\n"+b64+"\n"+s[:39]+"!\n---\n"+s[39:]+"!\n"))
+}
+
+// manyBoundaries are parts that declare more boundaries than are remembered, and the beginning of another.
+func manyBoundaries() string {
+	var b strings.Builder
+	for part := range 25 {
+		for i := range 49 {
+			fmt.Fprintf(&b, "X-Junk: boundary=b%d.%d\n", part, i)
+		}
+		b.WriteString("\nHello\n--XX\n")
+	}
+	return b.String()
+}
+
+// dashed writes the line break and the dashes in quoted-printable as they are.
+func dashed(s string) string {
+	s = strings.ReplaceAll(s, "=\n", "")
+	return strings.Replace(s, "=0A=2D=2D=21=21=0A", "\n--!!\n", 1)
+}
+
 // TestTooManyEmbedded: the ninth file that begins in a text and does not end is not looked at, and that is told.
 func TestTooManyEmbedded(t *testing.T) {
 	zip := uuencoded(string(zipped(t, "a.com", scan.EICAR())))
