@@ -27,10 +27,11 @@ type spot struct {
 	depth   int
 	guessed bool // on the way there is a content.Part that was a Guess
 	chance  bool // and one that chance makes of anything
+	cut     bool // and one that a mail server has cut off
 }
 
 func (p spot) below(part content.Part) spot {
-	return spot{p.depth + 1, p.guessed || part.Guess, p.chance || part.Chance}
+	return spot{p.depth + 1, p.guessed || part.Guess, p.chance || part.Chance, p.cut || part.Cut}
 }
 
 // look asks the engines that which concerns about o as it stands, about what archives in it hold, and about what a client
@@ -90,13 +91,18 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, at spot) 
 		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path, Piece: o.Piece}
 		found = found.Merge(located(s.engines.Scan(ctx, member, scan.Inner), p.Path))
 		if found.Outcome != scan.Infected && (single && p.Depth == 1 || isMail(member)) {
-			found = found.Merge(g.readings(ctx, s, member, at.below(content.Part{})))
+			below := at.below(content.Part{})
+			below.cut = false
+			found = found.Merge(g.readings(ctx, s, member, below))
 		}
 		return enough(found)
 	})
 	for _, p := range problems {
 		if o.Piece && reasonOf(p.Kind) == scan.Undecodable {
 			continue
+		}
+		if at.cut && p.Cut() {
+			continue // nobody can open more of it than was looked at
 		}
 		found = found.Merge(scan.IncompleteVerdict(reasonOf(p.Kind), "%s", p.String()))
 	}

@@ -10,6 +10,7 @@ package unpack
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"lazaret/internal/spool"
 )
@@ -101,6 +102,12 @@ type Problem struct {
 	Kind Kind
 	Path string // of the member, or of the archive where it is not about a single member
 	Err  error
+}
+
+// Cut says whether the problem is that something ends too early, and no other: what there is was visited as far as it goes.
+func (p Problem) Cut() bool {
+	return p.Kind == Undecodable &&
+		(errors.Is(p.Err, io.ErrUnexpectedEOF) || errors.Is(p.Err, errNoDirectory) || errors.Is(p.Err, errCutHeader))
 }
 
 // String returns the problem as one line for the log.

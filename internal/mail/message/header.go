@@ -32,6 +32,7 @@ type header struct {
 	holds       bool // it is something that could have parts
 	isMessage   bool // it is message/rfc822, or like it, to everybody
 	isMultipart bool // it is a multipart with one boundary to everybody
+	isReport    bool // and a multipart/report (RFC 6522)
 }
 
 func (h *header) reset() { *h = header{lower: h.lower[:0], typed: h.typed[:0]} }
@@ -119,6 +120,7 @@ func (h *header) finish() {
 	for _, b := range h.boundaries {
 		h.isMultipart = h.isMultipart && b == h.boundaries[0]
 	}
+	h.isReport = h.isMultipart && bytes.HasPrefix(value, []byte("multipart/report"))
 }
 
 // isPartial says whether the value of a Content-Type field says message/partial to somebody, comments, white space and encoded words

@@ -14,6 +14,7 @@ type section struct {
 	header header
 	nested bool // it has what looks like the header of a part
 	clear  bool // its header stands where all programs must see one
+	cut    bool // a mail server has cut it off
 	again  bool // it has been read in pieces, and is no text to anybody
 	looks  looks
 	raw    *raw
@@ -75,7 +76,7 @@ func (s *section) end(path string) error {
 			continue
 		}
 		s.e.message = i > 0 && s.header.message // the first is the text as it stands
-		if err := s.e.EmitPart(w, content.Part{Path: path + d.name(), Guess: s.files.guess}, nil); err != nil {
+		if err := s.e.EmitPart(w, content.Part{Path: path + d.name(), Guess: s.files.guess, Cut: s.cut}, nil); err != nil {
 			return err
 		}
 	}
@@ -83,6 +84,11 @@ func (s *section) end(path string) error {
 		return err
 	}
 	return s.files.end(path)
+}
+
+// isBase64 says whether the section is base64 and nothing else, under a header that says so to everybody.
+func (s *section) isBase64() bool {
+	return s.clear && s.header.base64 && !s.header.odd && s.looks.pure == s.looks.chars
 }
 
 // discard gives back what was not handed on.

@@ -33,6 +33,9 @@ type splitter struct {
 	lead     bool // of the section's text there was nothing yet but what could be a header
 	field    bool // the line before was one of a header that was found in a body
 
+	report   bool // the mail is a multipart/report
+	returned bool // the message that it returns has begun
+
 	whole   *stretch // from one declared delimiter to the next
 	long    *stretch // from one delimiter that is one to all programs to the next; nil: it would be whole
 	partial bool
@@ -145,6 +148,7 @@ func (s *splitter) endNested() error {
 	if err := s.closeSection(); err != nil {
 		return err
 	}
+	s.returned = s.returned || s.report && s.clear && len(s.open) == 1
 	s.openSection()
 	for _, t := range []*stretch{s.whole, s.long} {
 		if t == nil {
@@ -187,6 +191,7 @@ func (s *splitter) openSection() {
 		}
 	}
 	if s.clear && h.isMultipart && !h.encoded() && len(s.open) < maxOpen {
+		s.report = s.report || h.isReport && s.number == 1
 		s.open = append(s.open, h.boundaries[0])
 	}
 	s.section = newSection(s.e, *h)
@@ -225,11 +230,16 @@ func (s *splitter) discard() {
 
 // delimiter ends the section: the line could be one.
 func (s *splitter) delimiter(name []byte) error {
+	depth := len(s.open)
+	isClear, isLast := s.isClear(name)
+	if isLast && len(s.open) == 0 {
+		s.noteCut(depth)
+	}
 	if err := s.closeSection(); err != nil {
 		return err
 	}
-	isClear, isLast := s.isClear(name)
 	declared := isClear || s.declared(name)
+	s.returned = s.returned && len(s.open) > 1
 	s.real = declared || s.whole == nil || s.whole.bodies[0].header.holds
 	s.clear = isClear && !isLast
 	switch {
@@ -261,6 +271,14 @@ func (s *splitter) delimiter(name []byte) error {
 	s.inHeader = true
 	s.header.reset()
 	return nil
+}
+
+// noteCut notes, at the end of a mail, whether it returns a message that was cut off within the section. depth is how many multiparts
+// were open: one in the message that has no end is how it shows.
+func (s *splitter) noteCut(depth int) {
+	if s.section != nil && s.returned && depth > 1 {
+		s.section.cut = s.section.isBase64()
+	}
 }
 
 // isClear says whether name is that of a delimiter of an open multipart to all programs, and whether it is the multipart's last.
@@ -302,6 +320,7 @@ func (s *splitter) end() error {
 		s.header.finish()
 		s.partial = s.partial || s.header.partial && s.real
 	}
+	s.noteCut(len(s.open))
 	if err := s.closeSection(); err != nil {
 		return err
 	}

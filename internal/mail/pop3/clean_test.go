@@ -19,6 +19,7 @@ func cleanMails(t *testing.T) corpus {
 	c.cleanOddities(t)
 	c.cleanCuts(t)
 	c.cleanPartials(t)
+	c.cleanBounces(t)
 	return c
 }
 

@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"lazaret/internal/scan"
-	"lazaret/internal/scan/scantest"
 )
 
 // The corpus: messages that each hide EICAR once from somebody's parser, and clean ones that are odd and legal. They go
@@ -412,45 +411,6 @@ func (c corpus) embedded(t *testing.T) {
 		"zip called a text":         mixed("Content-Type: text/plain; name=a.txt\n"+b64, broken(base64.StdEncoding.EncodeToString(zipped(t, "a.com", e)), 76)),
 	} {
 		c.add(t, "embedded, "+name, mail)
-	}
-}
-
-// fetcher returns what has a mail, as it is on the wire, fetched through the relay, and returns what the client gets.
-func fetcher(t *testing.T) func(wire string) string {
-	r := newRig(t, scantest.FindsEICAR(), knobs{})
-	client, server := r.session()
-	return func(wire string) string {
-		client.says("RETR 1\r\n")
-		server.hears("RETR 1\r\n")
-		done := make(chan struct{})
-		go func() { defer close(done); server.says("+OK\r\n" + wire + ".\r\n") }()
-		got := client.message()
-		<-done
-		return got
-	}
-}
-
-const virusNotice = "[Virus] found in a mail to you: Eicar-Test-Signature"
-
-// found has mails fetched that all are infected.
-func found(t *testing.T, c corpus) {
-	t.Helper()
-	fetch := fetcher(t)
-	for _, name := range sorted(c) {
-		if got := fetch(stuffed(crlf(c[name]))); !strings.Contains(got, virusNotice) {
-			t.Errorf("missed: %s", name)
-		}
-	}
-}
-
-// refused has mails fetched that all are replaced by a notice.
-func refused(t *testing.T, c corpus) {
-	t.Helper()
-	fetch := fetcher(t)
-	for _, name := range sorted(c) {
-		if got := fetch(stuffed(crlf(c[name]))); !strings.Contains(got, "[Not delivered]") && !strings.Contains(got, virusNotice) {
-			t.Errorf("delivered: %s", name)
-		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"lazaret/internal/scan"
+	"lazaret/internal/scan/scantest"
 )
 
 // uuLines is uuencode without its beginning and its end.
@@ -131,6 +132,45 @@ func manyBoundaries() string {
 func dashed(s string) string {
 	s = strings.ReplaceAll(s, "=\n", "")
 	return strings.Replace(s, "=0A=2D=2D=21=21=0A", "\n--!!\n", 1)
+}
+
+// fetcher returns what has a mail, as it is on the wire, fetched through the relay, and returns what the client gets.
+func fetcher(t *testing.T) func(wire string) string {
+	r := newRig(t, scantest.FindsEICAR(), knobs{})
+	client, server := r.session()
+	return func(wire string) string {
+		client.says("RETR 1\r\n")
+		server.hears("RETR 1\r\n")
+		done := make(chan struct{})
+		go func() { defer close(done); server.says("+OK\r\n" + wire + ".\r\n") }()
+		got := client.message()
+		<-done
+		return got
+	}
+}
+
+const virusNotice = "[Virus] found in a mail to you: Eicar-Test-Signature"
+
+// found has mails fetched that all are infected.
+func found(t *testing.T, c corpus) {
+	t.Helper()
+	fetch := fetcher(t)
+	for _, name := range sorted(c) {
+		if got := fetch(stuffed(crlf(c[name]))); !strings.Contains(got, virusNotice) {
+			t.Errorf("missed: %s", name)
+		}
+	}
+}
+
+// refused has mails fetched that all are replaced by a notice.
+func refused(t *testing.T, c corpus) {
+	t.Helper()
+	fetch := fetcher(t)
+	for _, name := range sorted(c) {
+		if got := fetch(stuffed(crlf(c[name]))); !strings.Contains(got, "[Not delivered]") && !strings.Contains(got, virusNotice) {
+			t.Errorf("delivered: %s", name)
+		}
+	}
 }
 
 // TestTooManyEmbedded: the ninth file that begins in a text and does not end is not looked at, and that is told.
