@@ -90,7 +90,10 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, at spot) 
 	problems := unpack.Walk(ctx, g.opt.Pool, src, g.opt.Limits, func(p unpack.Part) error {
 		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path, Piece: o.Piece}
 		found = found.Merge(located(s.engines.Scan(ctx, member, scan.Inner), p.Path))
-		if found.Outcome != scan.Infected && (single && p.Depth == 1 || isMail(member)) {
+		if p.Mail && isPart(member) {
+			member.Type = "message/rfc822" // it has a part's header, and mail programs read that
+		}
+		if found.Outcome != scan.Infected && (single && p.Depth == 1 || p.Mail || isMail(member)) {
 			below := at.below(content.Part{})
 			below.cut = false
 			found = found.Merge(g.readings(ctx, s, member, below))
@@ -184,13 +187,24 @@ func isMail(o *scan.Object) bool {
 	if strings.HasPrefix(strings.ToLower(o.Type), "message/") {
 		return true
 	}
+	return message.Looks(headOf(o))
+}
+
+// isPart says whether o begins like a part of a mail.
+func isPart(o *scan.Object) bool { return message.LooksPart(headOf(o)) }
+
+// headOf returns the beginning of o, as much as says whether it is a mail; nil where it cannot be read.
+func headOf(o *scan.Object) []byte {
 	const enough = 4096
 	if b, ok := o.Body.Bytes(); ok {
-		return message.Looks(b[:min(len(b), enough)])
+		return b[:min(len(b), enough)]
 	}
 	head := make([]byte, enough)
 	n, err := o.Body.ReadAt(head, 0)
-	return (err == nil || errors.Is(err, io.EOF)) && message.Looks(head[:n])
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil
+	}
+	return head[:n]
 }
 
 func join(outer, inner string) string {

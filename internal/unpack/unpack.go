@@ -95,6 +95,7 @@ type Part struct {
 	Path    string      // where it was found, "a.zip/b/c.exe": valid UTF-8 without control characters, bounded in length
 	Depth   int         // 1 for the members of the source itself
 	Partial bool        // only a part could be read; a Problem of the same path says why
+	Mail    bool        // it is the content of an OpenPGP message, which mail programs read as a part of a mail
 }
 
 // Problem is something that could not be unpacked.

@@ -46,6 +46,19 @@ func Looks(head []byte) bool {
 	return fields >= 2
 }
 
+// LooksPart says whether the beginning of a body looks like a part of a mail with its header, for what is known to come out of a mail.
+func LooksPart(head []byte) bool {
+	for line := range bytes.Lines(head) {
+		line = bytes.TrimRight(line, " \t\r\n")
+		if len(line) == 0 {
+			continue
+		}
+		_, ok := fieldName(line)
+		return ok
+	}
+	return false
+}
+
 // Find calls visit with every reading of every section of the message b, and returns what could not be read.
 func Find(ctx context.Context, pool *spool.Pool, b *spool.Blob, lim content.Limits, visit func(content.Part) error) []content.Problem {
 	f := &finder{}

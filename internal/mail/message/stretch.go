@@ -31,6 +31,7 @@ type stretch struct {
 	long   bool  // it goes on over delimiters that somebody has declared
 	cuts   int   // how many lines in it could be delimiters, or ends of headers
 	parts  int   // how many of those have a header
+	armors int   // how many of those begin or end something in ASCII armor
 	bodies []body
 }
 
@@ -61,6 +62,14 @@ func (t *stretch) begin(h *header, back int64) {
 	}
 }
 
+// cut notes a line that could be a delimiter; name is what follows the dashes.
+func (t *stretch) cut(name []byte) {
+	t.cuts++
+	if bytes.HasPrefix(name, []byte("---BEGIN ")) || bytes.HasPrefix(name, []byte("---END ")) {
+		t.armors++
+	}
+}
+
 // saw takes what is known of a section of it, when there are no more lines of that.
 func (t *stretch) saw(s *section) {
 	t.looks.add(&s.looks)
@@ -78,7 +87,11 @@ func (t *stretch) fork(e *finder) (*stretch, error) {
 
 // decodable says whether there is anything to be decoded behind b that its sections did not show whole.
 func (t *stretch) decodable(b *body) bool {
-	return b.cuts < t.cuts && (b.header.encoded() || t.looks.base64() || t.looks.escapes > 0 || t.looks.soft > 0 || t.files)
+	if b.header.encoded() {
+		return b.cuts < t.cuts
+	}
+	// What is in armor, under a header that speaks of no encoding, is whole in its section.
+	return b.cuts+t.armors < t.cuts && (t.looks.base64() || t.looks.escapes > 0 || t.looks.soft > 0 || t.files)
 }
 
 // endStretch hands on what a stretch is as text, and what its bodies are when they are decoded over all that cuts them.

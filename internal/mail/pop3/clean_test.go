@@ -20,6 +20,7 @@ func cleanMails(t *testing.T) corpus {
 	c.cleanCuts(t)
 	c.cleanPartials(t)
 	c.cleanBounces(t)
+	c.cleanOpenPGP(t)
 	return c
 }
 

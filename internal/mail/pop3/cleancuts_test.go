@@ -48,6 +48,25 @@ func (c corpus) cleanCuts(t *testing.T) {
 	}
 }
 
+// cleanOpenPGP are messages that nobody reads without a key, and clean ones that anybody reads.
+func (c corpus) cleanOpenPGP(t *testing.T) {
+	random := make([]byte, 20_000)
+	_, _ = rand.NewChaCha8([32]byte{9}).Read(random)
+	all := openPGP(t, []byte(hello))
+	for name, b := range openPGP(t, randomZip(t, 100_000)) {
+		all["zip in "+name] = b
+	}
+	all["encrypted"] = append([]byte{0x85, 0x01, 0x0c}, random...)
+	all["encrypted by a password"] = append([]byte{0x8c, 0x0d, 4, 9, 3, 2}, random...)
+	all["a key"] = append([]byte{0x99, 0x01, 0x0d, 4}, random...)
+	for name, b := range all {
+		armored := "-----BEGIN PGP MESSAGE-----\n\n" + broken(base64.StdEncoding.EncodeToString(b), 64) + "=abcd\n-----END PGP MESSAGE-----\n"
+		c.add(t, "OpenPGP, "+name+", inline", plainMail("", hello+armored))
+		c.add(t, "OpenPGP, "+name+", PGP/MIME", crlf(strings.Replace(mixed("", armored), "multipart/mixed", "multipart/encrypted; protocol=\"application/pgp-encrypted\"", 1)))
+		c.add(t, "OpenPGP, "+name+", attached", crlf(mixed(b64, inBase64(b))))
+	}
+}
+
 // cleanPartials are mails that speak of message/partial, and are none.
 func (c corpus) cleanPartials(t *testing.T) {
 	quoted := "Content-Type: message/partial; id=\"x\"; number=1; total=2\n"

@@ -426,6 +426,7 @@ func TestCorpus(t *testing.T) {
 	c.decoders(t)
 	c.cutInside(t)
 	c.cutAnyhow(t)
+	c.openPGPs(t)
 	clean := cleanMails(t)
 	if len(c) < 150 || len(clean) < 100 {
 		t.Fatalf("the corpus has %d constructs and %d clean mails", len(c), len(clean))

@@ -1,7 +1,10 @@
 package pop3
 
 import (
+	"bytes"
+	"compress/zlib"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -191,4 +194,59 @@ func TestTooManyEmbedded(t *testing.T) {
 	refused(t, c)
 	// One in which nothing has come yet gives way.
 	found(t, corpus{"yEnc": lf(head) + "\n" + strings.Repeat("=ybegin line=128 size=1 name=a\n", 20) + strings.SplitN(yEncoded(string(scan.EICAR())), "\n", 2)[1]})
+}
+
+// openPGP are messages with body in them that anybody can read: literal, compressed, and with a signature around it (RFC 9580, 5.6, 5.9).
+func openPGP(t *testing.T, body []byte) map[string][]byte {
+	t.Helper()
+	packet := func(tag byte, parts ...[]byte) []byte {
+		b := bytes.Join(parts, nil)
+		return append(binary.BigEndian.AppendUint32([]byte{0xc0 | tag, 255}, uint32(len(b))), b...)
+	}
+	var deflated bytes.Buffer
+	literal := packet(11, []byte("b\x05a.com\x00\x00\x00\x00"), body)
+	w := zlib.NewWriter(&deflated)
+	if _, err := w.Write(literal); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return map[string][]byte{
+		"literal": literal, "signed": append(packet(4, []byte{3, 0, 8, 1, 1, 2, 3, 4, 5, 6, 7, 8, 1}), literal...),
+		"ZIP": packet(8, []byte{1}, deflated.Bytes()[2:deflated.Len()-4]), "ZLIB": packet(8, []byte{2}, deflated.Bytes()),
+	}
+}
+
+// openPGPs are mails with such messages.
+func (c corpus) openPGPs(t *testing.T) {
+	entity := []byte("Content-Type: application/octet-stream; name=a.com\r\n" + crlf(b64) + "\r\n" + crlf(broken(eicarB64(), 20)))
+	all := openPGP(t, scan.EICAR())
+	all["BZIP2"] = bzip2PGP(t)
+	for name, b := range openPGP(t, zipped(t, "a.com", scan.EICAR())) {
+		all["zip in "+name] = b
+	}
+	for name, b := range openPGP(t, entity) {
+		all["a part in "+name] = b
+	}
+	for name, b := range all {
+		text := broken(base64.StdEncoding.EncodeToString(b), 64)
+		armored := "-----BEGIN PGP MESSAGE-----\nVersion: x\n\n" + text + "=abcd\n-----END PGP MESSAGE-----\n"
+		c.add(t, "OpenPGP "+name+", inline", lf(head)+"\n"+hello+"\n"+armored)
+		c.add(t, "OpenPGP "+name+", inline without a checksum", lf(head)+"\n"+strings.Replace(strings.Replace(armored, "=abcd\n", "", 1), "Version: x\n", "", 1))
+		c.add(t, "OpenPGP "+name+", PGP/MIME", strings.Replace(mixed("", armored), "multipart/mixed", "multipart/encrypted; protocol=\"application/pgp-encrypted\"", 1))
+		c.add(t, "OpenPGP "+name+", .asc in base64", mixed("Content-Disposition: attachment; filename=a.asc\n"+b64, inBase64([]byte(armored))))
+		c.add(t, "OpenPGP "+name+", .asc in quoted-printable", mixed(quot, strings.ReplaceAll(strings.ReplaceAll(armored, "=", "=3D"), "-----BEGIN", "=2D----BEGIN")))
+		c.add(t, "OpenPGP "+name+", .gpg", mixed("Content-Disposition: attachment; filename=a.com.gpg\n"+b64, inBase64(b)))
+	}
+}
+
+// bzip2PGP is what GnuPG makes of EICAR with --compress-algo bzip2.
+func bzip2PGP(t *testing.T) []byte {
+	t.Helper()
+	b, err := base64.StdEncoding.DecodeString("owNCWmg2MUFZJlNZwUZbHgAAJ9+RAgImewagb2XfXRoKgAIABAACIABURT1BoDQAA0GgHqPUIoANABo0yDIeiBoPRUex6WMMgDqSrs7FgYGmlzTTQ7wmoR1IRT6BZFMsCtUTfAgjyGPEBmnQRLBY7l38ZqM/xdyRThQkMFGWx4A=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
