@@ -31,7 +31,7 @@ const (
 	pgpDepth    = 16      // compressed packets inside each other
 	pgpPackets  = 1000    // packets in one message, or in one compressed packet
 	pgpSniffed  = 16      // packets that are looked at to say whether it is one at all
-	pgpChecksum = 3       // bytes behind the message that decoders of base64 make of the checksum in its armor
+	pgpChecksum = 3       // bytes behind the message that decoders of base64 make of the checksum in its armour
 	pgpMemory   = 8 << 20 // what a decoder needs, that of bzip2 most
 )
 

@@ -59,8 +59,8 @@ func (m *embedded) line(l line, text []byte) {
 		m.feedLast(text)
 	case bytes.HasPrefix(text, []byte("=ybegin ")) && m.room("yEnc"):
 		m.open("yEnc", decodeYEnc())
-	case bytes.HasPrefix(text, []byte(armorBegin)) && m.room("OpenPGP"):
-		m.openArmor(true)
+	case bytes.HasPrefix(text, []byte(armourBegin)) && m.room("OpenPGP"):
+		m.openArmour(true)
 	case bytes.Contains(text, []byte("BinHex")):
 		m.binHex = true
 	case text[0] == ':' && len(text) > 10 && (m.binHex || !m.decoded) && m.room("BinHex"):

@@ -31,7 +31,7 @@ type splitter struct {
 	real     bool // it is the header of the mail or of a part, and no text that has something like one in it
 	section  *section
 	lead     bool // of the section's text there was nothing yet but what could be a header
-	armored  bool // the line that could be a delimiter begins an OpenPGP message
+	armoured bool // the line that could be a delimiter begins an OpenPGP message
 	field    bool // the line before was one of a header that was found in a body
 
 	report   bool // the mail is a multipart/report
@@ -197,10 +197,10 @@ func (s *splitter) openSection() {
 	}
 	s.section = newSection(s.e, *h)
 	s.section.clear = s.clear
-	if s.armored {
-		s.section.files.openArmor(false)
+	if s.armoured {
+		s.section.files.openArmour(false)
 	}
-	s.armored = false
+	s.armoured = false
 }
 
 // path returns the name of the part that is read.
@@ -273,7 +273,7 @@ func (s *splitter) delimiter(name []byte) error {
 			}
 		}
 	}
-	s.armored = bytes.HasPrefix(name, []byte(armorBegin[2:]))
+	s.armoured = bytes.HasPrefix(name, []byte(armourBegin[2:]))
 	s.inHeader = true
 	s.header.reset()
 	return nil

@@ -24,15 +24,15 @@ var errBodies = content.TooManyError(errors.New("more parts inside each other, w
 // stretch is the text from one delimiter to the next, with everything in between that could be a delimiter or a header to some, and is
 // text to others: to those who decode base64 it is junk, which they skip.
 type stretch struct {
-	text   *raw
-	size   int64 // of the text so far
-	looks  looks // of its sections
-	files  bool  // encoded files begin in one of them
-	long   bool  // it goes on over delimiters that somebody has declared
-	cuts   int   // how many lines in it could be delimiters, or ends of headers
-	parts  int   // how many of those have a header
-	armors int   // how many of those begin or end something in ASCII armor
-	bodies []body
+	text    *raw
+	size    int64 // of the text so far
+	looks   looks // of its sections
+	files   bool  // encoded files begin in one of them
+	long    bool  // it goes on over delimiters that somebody has declared
+	cuts    int   // how many lines in it could be delimiters, or ends of headers
+	parts   int   // how many of those have a header
+	armours int   // how many of those begin or end something in ASCII armour
+	bodies  []body
 }
 
 // body is where a body begins in a stretch, under a header that could say how it is encoded.
@@ -66,7 +66,7 @@ func (t *stretch) begin(h *header, back int64) {
 func (t *stretch) cut(name []byte) {
 	t.cuts++
 	if bytes.HasPrefix(name, []byte("---BEGIN ")) || bytes.HasPrefix(name, []byte("---END ")) {
-		t.armors++
+		t.armours++
 	}
 }
 
@@ -90,8 +90,8 @@ func (t *stretch) decodable(b *body) bool {
 	if b.header.encoded() {
 		return b.cuts < t.cuts
 	}
-	// What is in armor, under a header that speaks of no encoding, is whole in its section.
-	return b.cuts+t.armors < t.cuts && (t.looks.base64() || t.looks.escapes > 0 || t.looks.soft > 0 || t.files)
+	// What is in armour, under a header that speaks of no encoding, is whole in its section.
+	return b.cuts+t.armours < t.cuts && (t.looks.base64() || t.looks.escapes > 0 || t.looks.soft > 0 || t.files)
 }
 
 // endStretch hands on what a stretch is as text, and what its bodies are when they are decoded over all that cuts them.

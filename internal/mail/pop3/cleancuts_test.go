@@ -60,9 +60,9 @@ func (c corpus) cleanOpenPGP(t *testing.T) {
 	all["encrypted by a password"] = append([]byte{0x8c, 0x0d, 4, 9, 3, 2}, random...)
 	all["a key"] = append([]byte{0x99, 0x01, 0x0d, 4}, random...)
 	for name, b := range all {
-		armored := "-----BEGIN PGP MESSAGE-----\n\n" + broken(base64.StdEncoding.EncodeToString(b), 64) + "=abcd\n-----END PGP MESSAGE-----\n"
-		c.add(t, "OpenPGP, "+name+", inline", plainMail("", hello+armored))
-		c.add(t, "OpenPGP, "+name+", PGP/MIME", crlf(strings.Replace(mixed("", armored), "multipart/mixed", "multipart/encrypted; protocol=\"application/pgp-encrypted\"", 1)))
+		armoured := "-----BEGIN PGP MESSAGE-----\n\n" + broken(base64.StdEncoding.EncodeToString(b), 64) + "=abcd\n-----END PGP MESSAGE-----\n"
+		c.add(t, "OpenPGP, "+name+", inline", plainMail("", hello+armoured))
+		c.add(t, "OpenPGP, "+name+", PGP/MIME", crlf(strings.Replace(mixed("", armoured), "multipart/mixed", "multipart/encrypted; protocol=\"application/pgp-encrypted\"", 1)))
 		c.add(t, "OpenPGP, "+name+", attached", crlf(mixed(b64, inBase64(b))))
 	}
 }

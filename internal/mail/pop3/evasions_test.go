@@ -231,12 +231,12 @@ func (c corpus) openPGPs(t *testing.T) {
 	}
 	for name, b := range all {
 		text := broken(base64.StdEncoding.EncodeToString(b), 64)
-		armored := "-----BEGIN PGP MESSAGE-----\nVersion: x\n\n" + text + "=abcd\n-----END PGP MESSAGE-----\n"
-		c.add(t, "OpenPGP "+name+", inline", lf(head)+"\n"+hello+"\n"+armored)
-		c.add(t, "OpenPGP "+name+", inline without a checksum", lf(head)+"\n"+strings.Replace(strings.Replace(armored, "=abcd\n", "", 1), "Version: x\n", "", 1))
-		c.add(t, "OpenPGP "+name+", PGP/MIME", strings.Replace(mixed("", armored), "multipart/mixed", "multipart/encrypted; protocol=\"application/pgp-encrypted\"", 1))
-		c.add(t, "OpenPGP "+name+", .asc in base64", mixed("Content-Disposition: attachment; filename=a.asc\n"+b64, inBase64([]byte(armored))))
-		c.add(t, "OpenPGP "+name+", .asc in quoted-printable", mixed(quot, strings.ReplaceAll(strings.ReplaceAll(armored, "=", "=3D"), "-----BEGIN", "=2D----BEGIN")))
+		armoured := "-----BEGIN PGP MESSAGE-----\nVersion: x\n\n" + text + "=abcd\n-----END PGP MESSAGE-----\n"
+		c.add(t, "OpenPGP "+name+", inline", lf(head)+"\n"+hello+"\n"+armoured)
+		c.add(t, "OpenPGP "+name+", inline without a checksum", lf(head)+"\n"+strings.Replace(strings.Replace(armoured, "=abcd\n", "", 1), "Version: x\n", "", 1))
+		c.add(t, "OpenPGP "+name+", PGP/MIME", strings.Replace(mixed("", armoured), "multipart/mixed", "multipart/encrypted; protocol=\"application/pgp-encrypted\"", 1))
+		c.add(t, "OpenPGP "+name+", .asc in base64", mixed("Content-Disposition: attachment; filename=a.asc\n"+b64, inBase64([]byte(armoured))))
+		c.add(t, "OpenPGP "+name+", .asc in quoted-printable", mixed(quot, strings.ReplaceAll(strings.ReplaceAll(armoured, "=", "=3D"), "-----BEGIN", "=2D----BEGIN")))
 		c.add(t, "OpenPGP "+name+", .gpg", mixed("Content-Disposition: attachment; filename=a.com.gpg\n"+b64, inBase64(b)))
 	}
 }

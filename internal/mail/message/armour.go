@@ -2,21 +2,21 @@ package message
 
 import "bytes"
 
-// OpenPGP messages in ASCII armor (RFC 9580, 6.2). What comes out is the message; package unpack opens those that are not encrypted.
+// OpenPGP messages in ASCII armour (RFC 9580, 6.2). What comes out is the message; package unpack opens those that are not encrypted.
 
 const (
-	armorBegin = "-----BEGIN PGP MESSAGE"
-	armorEnd   = "-----END"
+	armourBegin = "-----BEGIN PGP MESSAGE"
+	armourEnd   = "-----END"
 )
 
-// armor decodes what stands between those lines.
-type armor struct {
+// armour decodes what stands between those lines.
+type armour struct {
 	d        *base64Decoder
 	inHeader bool
 	begun    bool
 }
 
-func (a *armor) line(text []byte) ([]byte, bool) {
+func (a *armour) line(text []byte) ([]byte, bool) {
 	text = bytes.TrimRight(text, " \t")
 	switch {
 	case a.inHeader:
@@ -25,7 +25,7 @@ func (a *armor) line(text []byte) ([]byte, bool) {
 		if a.inHeader || len(text) == 0 {
 			return nil, true
 		}
-	case len(text) == 5 && text[0] == '=', bytes.HasPrefix(text, []byte(armorEnd)):
+	case len(text) == 5 && text[0] == '=', bytes.HasPrefix(text, []byte(armourEnd)):
 		return nil, false // the checksum, or the end
 	}
 	a.d.buf = a.d.buf[:0]
@@ -52,8 +52,8 @@ func isEncryptedPGP(c byte) bool {
 	return false
 }
 
-// openArmor begins an OpenPGP message; inHeader says that its armor's header comes next, and not its content.
-func (m *embedded) openArmor(inHeader bool) {
-	a := &armor{d: m.base64(), inHeader: inHeader}
+// openArmour begins an OpenPGP message; inHeader says that its armour's header comes next, and not its content.
+func (m *embedded) openArmour(inHeader bool) {
+	a := &armour{d: m.base64(), inHeader: inHeader}
 	m.open("OpenPGP", a.line)
 }
