@@ -19,10 +19,9 @@ const (
 	maxBoundary = 200
 	// maxPadding bounds the white space behind a delimiter.
 	maxPadding = 64
-	// maxValue bounds the fields that go on besides the type.
-	maxValue = 128
-	// maxType bounds a type.
-	maxType = 256
+	// maxValue and maxFields bound the fields that go on besides the type. Nobody scans them.
+	maxValue  = 128
+	maxFields = 8
 	// window is how much is read ahead.
 	window = 32 << 10
 )
@@ -50,7 +49,7 @@ func Boundary(contentType string) string {
 
 // Head is what is said of a part and goes on with it.
 type Head struct {
-	Type     string  // Content-Type; "": not said, or not in plain characters
+	Type     string  // Content-Type, with a charset at most; "": not said, or malformed
 	Transfer string  // Content-Transfer-Encoding, which goes no further
 	Fields   []Field // whose name begins with X-, such as the time that a camera gives
 	length   int64   // -1: not said
@@ -331,8 +330,8 @@ func (h *Head) add(line string) {
 	}
 	switch lower := strings.ToLower(name); {
 	case lower == "content-type":
-		if h.Type == "" && len(value) <= maxType {
-			h.Type = value
+		if h.Type == "" {
+			h.Type = typeOf(value)
 		}
 	case lower == "content-transfer-encoding":
 		h.Transfer = value
@@ -340,9 +339,28 @@ func (h *Head) add(line string) {
 		if n, err := strconv.ParseUint(value, 10, 62); err == nil && h.length < 0 {
 			h.length = int64(n) //nolint:gosec // it has no more than 62 bits
 		}
-	case strings.HasPrefix(lower, "x-") && strings.Trim(lower, "abcdefghijklmnopqrstuvwxyz0123456789-_") == "" && len(value) <= maxValue:
+	case strings.HasPrefix(lower, "x-") && plain(lower) && !strings.ContainsAny(lower, " +.,;/=") && plain(value) && len(h.Fields) < maxFields:
 		h.Fields = append(h.Fields, Field{name, value})
 	}
+}
+
+// typeOf returns what goes on of a media type, "" where it is none.
+func typeOf(value string) string {
+	t, params, err := mime.ParseMediaType(value)
+	if err != nil || !plain(t) {
+		return ""
+	}
+	if charset := params["charset"]; charset != "" && plain(charset) && !strings.ContainsAny(charset, " ,:;/=") {
+		t += "; charset=" + charset
+	}
+	return t
+}
+
+// plain says whether s is short, and made of letters, digits and what is in numbers, dates and media types besides.
+func plain(s string) bool {
+	return len(s) <= maxValue && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune(" +-.,:;/_=", r)
+	})
 }
 
 // printable says whether s is made of printable characters of ASCII, and spaces.
