@@ -74,7 +74,7 @@ func TestParts(t *testing.T) {
 			if slow {
 				r = iotest.OneByteReader(r)
 			}
-			if got, err := readAll(r, c.boundary); !slices.Equal(got, c.want) || err != io.EOF {
+			if got, err := readAll(r, c.boundary); !slices.Equal(got, c.want) || !errors.Is(err, io.EOF) {
 				t.Errorf("%s (slowly: %v): %.300q, %v", name, slow, got, err)
 			}
 		}
@@ -128,7 +128,7 @@ func TestPartWithALengthIsNotLate(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 	close(read)
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
 }
@@ -182,7 +182,7 @@ func FuzzReader(f *testing.F) {
 		w := NewWriter()
 		out := written(w, parts)
 		again, err := readAll(strings.NewReader(out), Boundary(w.Type()))
-		if err != io.EOF || len(again) != len(parts) {
+		if !errors.Is(err, io.EOF) || len(again) != len(parts) {
 			t.Fatalf("%q is read as %q, %v", out, again, err)
 		}
 		_, params, err := mime.ParseMediaType(w.Type())
@@ -200,7 +200,7 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 		if len(parts) > 0 {
-			if _, err := other.NextRawPart(); err != io.EOF {
+			if _, err := other.NextRawPart(); !errors.Is(err, io.EOF) {
 				t.Fatal(err)
 			}
 		}

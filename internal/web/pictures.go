@@ -13,6 +13,7 @@ import (
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
+	"lazaret/internal/unpack"
 )
 
 // maxPicture is how large a part of multipart/x-mixed-replace may be. A larger one is policy.too_large, and never delivered.
@@ -90,6 +91,14 @@ func (p *pictures) take(h mixed.Head) error {
 	}
 	if err != nil {
 		return err
+	}
+	if o.Body != nil {
+		// What a part ends, and another one begins, would be whole for somebody who saves them all as one file.
+		if loose, err := unpack.Loose(o.Body); err != nil {
+			o.Known = scan.IncompleteVerdict(scan.EngineError, "multipart/x-mixed-replace: reading a part again: %v", err)
+		} else if loose {
+			o.Known = scan.IncompleteVerdict(scan.Undecodable, "multipart/x-mixed-replace: a part has a piece of an archive in it")
+		}
 	}
 	return p.judge(o, h.Type)
 }

@@ -189,6 +189,7 @@ func TestPartsAreObjects(t *testing.T) {
 		"too large":            {head + strings.Repeat(long, 40), notice.NotScanned, scan.TooLarge},
 		"a large head":         {"--b\r\n" + strings.Repeat("X-A: b\r\n", 2000) + "\r\nx\r\n--b--\r\n", notice.NotScanned, scan.Undecodable},
 		"no part behind":       {strings.Repeat("x", 10_000), notice.NotScanned, scan.Undecodable},
+		"an archive's members": {head + string(frame(t, 2)) + zip(long)[:300] + "\r\n--b\r\n\r\n" + zip(long)[300:] + "\r\n--b--\r\n", notice.NotScanned, scan.Undecodable},
 		"an archive cut short": {head + zip(long)[:200] + "\r\n--b--\r\n", notice.NotScanned, scan.Undecodable},
 	} {
 		r := newRig(t, func(p *plan) {
@@ -252,7 +253,7 @@ func TestDeferredPartIsNotRemembered(t *testing.T) {
 // TestReplacingWithoutABoundaryIsHeld: nobody knows what its parts are.
 func TestReplacingWithoutABoundaryIsHeld(t *testing.T) {
 	r := newRig(t)
-	o := r.origin(func(w http.ResponseWriter, req *http.Request) {
+	o := r.origin(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "multipart/x-mixed-replace")
 		_ = http.NewResponseController(w).Flush()
 		_, _ = io.WriteString(w, "--b\r\n\r\n"+eicarText())

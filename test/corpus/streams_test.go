@@ -215,6 +215,10 @@ func replacing() []construct {
 		}),
 		f("a zip behind a picture", typed(zipOf, "application/zip")), f("a zip as a picture", typed(zipOf, "image/jpeg")),
 		f("a zip behind a picture in one part", func(b string) string { return one(part{"Content-Type: image/jpeg\r\n", picture(4) + zipOf(b)}) }),
+		f("a zip over two parts", func(b string) string {
+			z := zipOf(b)
+			return mixedOf("--frame", "\r\n", part{"", picture(1) + z[:len(z)-40]}, part{"", z[len(z)-40:]})
+		}),
 		f("a zip behind a preamble", func(b string) string {
 			return "a preamble\r\n" + mixedOf("--frame", "\r\n", part{"", zipOf(b)})
 		}),
