@@ -22,7 +22,7 @@ func TestLoose(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := out.String()
-	member := whole[:strings.Index(whole, sigCentral)]
+	member, _, _ := strings.Cut(whole, sigCentral)
 	cfg := spool.Default()
 	cfg.Dir, cfg.MinFree = t.TempDir(), 0
 	pool, err := spool.NewPool(cfg)
