@@ -77,11 +77,11 @@ var pageLanguages = []struct {
 	}},
 	{"pt", pageTexts{
 		"Certificado",
-		"Para examinar HTTPS, o gateway assina certificados com uma autoridade própria. Um dispositivo que usa o gateway tem de confiar nela.",
+		"Para examinar HTTPS, o gateway assina certificados com uma autoridade própria. Um dispositivo que usa o gateway precisa confiar nela.",
 		"A autoridade:", "válida até",
 		"Compare a impressão digital com a que “lazaret ca show” mostra no gateway, ou com a que o seu administrador lhe indicar, antes de confiar no certificado.",
-		"A autoridade está a ser substituída. Até lá, confie em todos estes certificados.",
-		"o próximo: em uso a partir do próximo arranque do gateway", "o anterior", "Instalação", "Proxy", "Configuração automática:",
+		"A autoridade está sendo substituída. Até lá, confie em todos estes certificados.",
+		"o próximo: em uso a partir da próxima inicialização do gateway", "o anterior", "Instalação", "Proxy", "Configuração automática:",
 	}},
 }
 

@@ -81,5 +81,5 @@ func (f *finder) guess(path string, r io.Reader) error {
 		w.Discard()
 		return full
 	}
-	return f.emitPart(w, Part{Path: path, Guess: true, Chance: true}, nil)
+	return f.EmitPart(w, Part{Path: path, Guess: true, Chance: true}, nil)
 }

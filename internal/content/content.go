@@ -80,6 +80,8 @@ type Part struct {
 	// Piece says that the body may be a piece of a file, because applications cut files into messages. That the beginning or the
 	// end of something is missing in it means nothing.
 	Piece bool
+	// Cut says that whoever sent the mail has cut it off within the body, as mail servers do when they return one.
+	Cut bool
 }
 
 // Find calls visit with every reading of src, and returns what could not be read. It ends early when visit returns an

@@ -69,6 +69,9 @@ type problem struct {
 func (p *problem) Error() string { return p.err.Error() }
 func (p *problem) Unwrap() error { return p.err }
 
+// TooManyError returns err as one that says that there is more in the body than is looked at.
+func TooManyError(err error) error { return &problem{TooMany, err} }
+
 // Fatal says whether err ends the whole reading: a limit, or a visitor who has enough. Other errors concern one reading.
 func Fatal(err error) bool {
 	var p *problem
@@ -82,11 +85,11 @@ func (e *Emitter) Writer() *spool.Writer { return e.pool.NewLimited(int64(e.lim.
 // writing to w ended with, nil for a whole reading; of a broken one the visitor sees what there was. The error is cause, or one
 // that is Fatal.
 func (e *Emitter) Emit(w *spool.Writer, path, typ string, cause error) error {
-	return e.emitPart(w, Part{Path: path, Type: typ}, cause)
+	return e.EmitPart(w, Part{Path: path, Type: typ}, cause)
 }
 
-// emitPart is Emit for a part that has everything but its blob.
-func (e *Emitter) emitPart(w *spool.Writer, p Part, cause error) error {
+// EmitPart is Emit for a part that has everything but its blob.
+func (e *Emitter) EmitPart(w *spool.Writer, p Part, cause error) error {
 	defer w.Discard()
 	b, err := e.seal(w)
 	if err != nil {

@@ -41,7 +41,7 @@ func (f *finder) message(r io.Reader, h envelope.Head, p envelope.Protocol, path
 	w := f.Writer()
 	defer w.Discard()
 	if _, err := io.Copy(w, r); err != nil {
-		return f.emitPart(w, Part{Path: path, Type: p.Type(), Piece: true}, err)
+		return f.EmitPart(w, Part{Path: path, Type: p.Type(), Piece: true}, err)
 	}
 	b, err := f.seal(w)
 	if err != nil {
@@ -85,7 +85,7 @@ func (f *finder) compressed(b *spool.Blob, p envelope.Protocol, path string) err
 			return &problem{TooLarge, fmt.Errorf("%s: %w", path, err)}
 		}
 		known = true
-		if err := f.emitPart(w, Part{Path: path, Type: p.Type(), Piece: true}, nil); err != nil {
+		if err := f.EmitPart(w, Part{Path: path, Type: p.Type(), Piece: true}, nil); err != nil {
 			return err
 		}
 	}
@@ -154,7 +154,7 @@ func (f *finder) fieldsIn(b *spool.Blob, path string, text []byte, base int64, f
 			}
 			w := f.Writer()
 			_, err := io.Copy(w, io.NewSectionReader(b, at, size))
-			if err := f.emitPart(w, Part{Path: fmt.Sprintf("%sfield at byte %d", path, at), Piece: true}, err); err != nil {
+			if err := f.EmitPart(w, Part{Path: fmt.Sprintf("%sfield at byte %d", path, at), Piece: true}, err); err != nil {
 				return err
 			}
 		}

@@ -21,7 +21,7 @@ func (f *finder) nuls(b *spool.Blob, mediaType string) error {
 	}
 	w := f.Writer()
 	_, err = io.Copy(w, &withoutNUL{b.NewReader()})
-	return f.emitPart(w, Part{Path: "without NUL bytes", Type: mediaType, Guess: true}, err)
+	return f.EmitPart(w, Part{Path: "without NUL bytes", Type: mediaType, Guess: true}, err)
 }
 
 // isText says whether clients take objects of a type for text, those without a type included.

@@ -174,7 +174,7 @@ func (m mailEditor) spam(ctx context.Context, parts *mailParts, l pop3.Letter, b
 	r := parts.spam.Check(ctx, spam.Message{Body: body, User: l.Facts.User, Reference: l.Reference, Client: l.Facts.Client})
 	log := m.d.log.With("reference", l.Reference, "client", l.Facts.Client, "server", l.Facts.Host, "user", l.Facts.User)
 	if r.Fault != nil {
-		log.Warn("[mail.spam] senders_file: as it was when it could be read last", "error", r.Fault)
+		log.Warn("[mail.spam] senders", "error", r.Fault)
 	}
 	switch {
 	case r.Err != nil:

@@ -70,12 +70,18 @@ type mailNotices struct{ d *Daemon }
 
 // Replacement implements pop3.Replacer.
 func (m mailNotices) Replacement(o pop3.Original, n notice.Notice) []byte {
+	return m.d.mail.Load().notices.Make(original(o, n))
+}
+
+// Given implements pop3.Replacer: administrators get a copy.
+func (m mailNotices) Given(o pop3.Original, n notice.Notice) {
 	parts := m.d.mail.Load()
-	original := replacement.Mail{Head: o.Head, Kept: o.Kept, Client: o.Client, Server: o.Server, Notice: n}
 	parts.report.Notice(n.Reference, func(fields []byte) []byte {
-		copied := original
-		copied.Kept = fields
-		return parts.notices.Make(copied)
+		o.Kept = fields
+		return parts.notices.Make(original(o, n))
 	})
-	return parts.notices.Make(original)
+}
+
+func original(o pop3.Original, n notice.Notice) replacement.Mail {
+	return replacement.Mail{Head: o.Head, Kept: o.Kept, Client: o.Client, Server: o.Server, Notice: n}
 }

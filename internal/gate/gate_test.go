@@ -357,7 +357,7 @@ func TestScanIsSharedAgainWhenTheFirstClientLeaves(t *testing.T) {
 func TestStreamIsJudgedPieceByPiece(t *testing.T) {
 	f := newFixture(t, nil)
 	pr, pw := io.Pipe()
-	r := f.Stream(context.Background(), policy.Facts{}, "event-stream", "event stream", pr)
+	r := f.Events(context.Background(), policy.Facts{}, "event-stream", pr)
 	buf := make([]byte, 1000)
 	next := func(piece string) (string, error) {
 		go func() { _, _ = pw.Write([]byte(piece)) }() // the reader may stop before
@@ -368,7 +368,7 @@ func TestStreamIsJudgedPieceByPiece(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	eicar := string(scan.EICAR())
-	if got, err := next(eicar[:30]); got != eicar[:30] || err != nil {
+	if got, err := next("data: " + eicar[:30]); got != "data: "+eicar[:30] || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
 	got, err := next(eicar[30:]) // a signature across two pieces
@@ -379,11 +379,11 @@ func TestStreamIsJudgedPieceByPiece(t *testing.T) {
 	if _, err := r.Read(buf); !errors.As(err, &stopped) {
 		t.Errorf("after its end: %v", err)
 	}
-	if len(f.sink.records) != 2 || f.sink.records[0].Event != audit.Exempt || f.sink.records[1].Reference != stopped.Notice.Reference {
+	if len(f.sink.records) != 1 || f.sink.records[0].Reference != stopped.Notice.Reference {
 		t.Errorf("records %+v", f.sink.records)
 	}
 	f.engine.before = func(context.Context) error { return errors.New("gone") }
-	if n, err := f.Stream(context.Background(), policy.Facts{}, "media", "radio", strings.NewReader("text")).Read(buf); n != 0 || !errors.As(err, &stopped) {
+	if n, err := f.Events(context.Background(), policy.Facts{}, "event-stream", strings.NewReader("data: x")).Read(buf); n != 0 || !errors.As(err, &stopped) {
 		t.Errorf("with a dead engine came %d bytes, %v", n, err)
 	}
 }

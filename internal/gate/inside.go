@@ -27,10 +27,11 @@ type spot struct {
 	depth   int
 	guessed bool // on the way there is a content.Part that was a Guess
 	chance  bool // and one that chance makes of anything
+	cut     bool // and one that a mail server has cut off
 }
 
 func (p spot) below(part content.Part) spot {
-	return spot{p.depth + 1, p.guessed || part.Guess, p.chance || part.Chance}
+	return spot{p.depth + 1, p.guessed || part.Guess, p.chance || part.Chance, p.cut || part.Cut}
 }
 
 // look asks the engines that which concerns about o as it stands, about what archives in it hold, and about what a client
@@ -89,14 +90,22 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, at spot) 
 	problems := unpack.Walk(ctx, g.opt.Pool, src, g.opt.Limits, func(p unpack.Part) error {
 		member := &scan.Object{Body: p.Blob, Name: o.Name, Path: p.Path, Piece: o.Piece}
 		found = found.Merge(located(s.engines.Scan(ctx, member, scan.Inner), p.Path))
-		if found.Outcome != scan.Infected && (single && p.Depth == 1 || isMail(member)) {
-			found = found.Merge(g.readings(ctx, s, member, at.below(content.Part{})))
+		if p.Mail && isPart(member) {
+			member.Type = "message/rfc822" // it has a part's header, and mail programs read that
+		}
+		if found.Outcome != scan.Infected && (single && p.Depth == 1 || p.Mail || isMail(member)) {
+			below := at.below(content.Part{})
+			below.cut = false
+			found = found.Merge(g.readings(ctx, s, member, below))
 		}
 		return enough(found)
 	})
 	for _, p := range problems {
 		if o.Piece && reasonOf(p.Kind) == scan.Undecodable {
 			continue
+		}
+		if at.cut && p.Cut() {
+			continue // nobody can open more of it than was looked at
 		}
 		found = found.Merge(scan.IncompleteVerdict(reasonOf(p.Kind), "%s", p.String()))
 	}
@@ -178,13 +187,24 @@ func isMail(o *scan.Object) bool {
 	if strings.HasPrefix(strings.ToLower(o.Type), "message/") {
 		return true
 	}
+	return message.Looks(headOf(o))
+}
+
+// isPart says whether o begins like a part of a mail.
+func isPart(o *scan.Object) bool { return message.LooksPart(headOf(o)) }
+
+// headOf returns the beginning of o, as much as says whether it is a mail; nil where it cannot be read.
+func headOf(o *scan.Object) []byte {
 	const enough = 4096
 	if b, ok := o.Body.Bytes(); ok {
-		return message.Looks(b[:min(len(b), enough)])
+		return b[:min(len(b), enough)]
 	}
 	head := make([]byte, enough)
 	n, err := o.Body.ReadAt(head, 0)
-	return (err == nil || errors.Is(err, io.EOF)) && message.Looks(head[:n])
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil
+	}
+	return head[:n]
 }
 
 func join(outer, inner string) string {

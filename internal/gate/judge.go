@@ -70,6 +70,17 @@ func (g *Gate) judge(ctx context.Context, f policy.Facts, partOf string, o *scan
 	return d, n
 }
 
+// Examine returns what the engines say of o and of everything inside it, where o is the gateway's own: a notice that has words of
+// the original in it. Nothing is decided or recorded. It returns within the configured timeout, or soon after ctx has ended.
+func (g *Gate) Examine(ctx context.Context, o *scan.Object) scan.Verdict {
+	s := g.acquire()
+	defer s.using.RUnlock()
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout.Std())
+	defer cancel()
+	v, _ := g.verdict(ctx, s, o)
+	return v
+}
+
 func kindOf(d policy.Decision, v scan.Verdict) notice.Kind {
 	switch {
 	case v.Outcome == scan.Infected:

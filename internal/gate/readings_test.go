@@ -98,7 +98,7 @@ func TestReadingsInStreams(t *testing.T) {
 			}
 			_ = pw.Close() // it never fails
 		}()
-		_, err := io.ReadAll(f.Stream(context.Background(), policy.Facts{Type: "text/event-stream"}, "event-stream", "event stream", pr))
+		_, err := io.ReadAll(f.Events(context.Background(), policy.Facts{Type: "text/event-stream"}, "event-stream", pr))
 		_ = pr.Close() // it never fails
 		var stopped *Stopped
 		if !errors.As(err, &stopped) {
@@ -106,7 +106,7 @@ func TestReadingsInStreams(t *testing.T) {
 		}
 	}
 	f := newFixture(t, nil)
-	b, err := io.ReadAll(f.Stream(context.Background(), policy.Facts{}, "event-stream", "event stream", strings.NewReader("data: aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8=\n\n")))
+	b, err := io.ReadAll(f.Events(context.Background(), policy.Facts{}, "event-stream", strings.NewReader("data: aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8=\n\n")))
 	if err != nil || !strings.HasPrefix(string(b), "data: ") {
 		t.Errorf("a harmless stream: %q %v", b, err)
 	}

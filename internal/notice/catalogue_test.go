@@ -356,3 +356,28 @@ func TestConfigValidate(t *testing.T) {
 		t.Error("New takes invalid settings")
 	}
 }
+
+// european are words that Portuguese of Portugal has, and that of Brazil does not.
+var european = regexp.MustCompile(`(?i)ficheiro|ligação|\bpara si\b|\bpor si\b|\bestá a \p{L}+r\b|contacte|arranque|\bnuma?\b`)
+
+// A reader meets one kind of Portuguese, and one kind of apostrophe in each language.
+func TestEachLanguageIsOne(t *testing.T) {
+	for lang, m := range catalogues(t) {
+		signs := map[string]string{}
+		for id, x := range m {
+			for _, text := range []string{x.One, x.Other} {
+				if word := european.FindString(text); lang == "pt" && word != "" {
+					t.Errorf("pt: %s: %q is not Brazilian: %s", id, word, text)
+				}
+				for _, sign := range []string{"'", "’"} {
+					if strings.Contains(text, sign) {
+						signs[sign] = id
+					}
+				}
+			}
+		}
+		if len(signs) > 1 {
+			t.Errorf("%s has several apostrophes: %v", lang, signs)
+		}
+	}
+}

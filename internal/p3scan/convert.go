@@ -109,7 +109,10 @@ func (c *converter) put(s Setting, status Status, target, value, note string) {
 		c.say(s, NotYet, target, "this version has no such key; "+orElse(note, "P3Scan's value is not in force"))
 		return
 	}
-	c.file.set(target, value)
+	if first := c.file.set(target, value); first != value {
+		c.say(s, Refused, target, "another setting has made it "+first+", and there is one value for both")
+		return
+	}
 	c.say(s, status, target, note)
 }
 

@@ -14,12 +14,17 @@ func (c *converter) addresses(s Setting, target, note string) {
 		return
 	}
 	for _, a := range list {
-		if p, err := mail.ParseAddress(a); err != nil || p.Address != a {
+		if p, err := mail.ParseAddress(a); !localMailbox(a) && (err != nil || p.Address != a) {
 			c.say(s, Refused, target, quoted(a)+" is no mail address")
 			return
 		}
 	}
 	c.put(s, Mapped, target, quotedList(list), note)
+}
+
+// localMailbox says whether a is the name of a mailbox of the mail server itself, such as "root", as [mail.report] has them.
+func localMailbox(a string) bool {
+	return !strings.HasPrefix(a, "-") && strings.Trim(strings.ToLower(a), "abcdefghijklmnopqrstuvwxyz0123456789._-") == ""
 }
 
 // mailer converts the program that mails administrators. P3Scan calls it as mail(1), with a subject and a text; here it gets a mail.

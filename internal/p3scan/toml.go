@@ -10,19 +10,20 @@ import (
 type file struct {
 	tables  []string            // in the order of their first key
 	lines   map[string][]string // by table: what stands in it
-	written map[string]bool     // full names of keys
+	written map[string]string   // values by the full names of their keys
 }
 
-func newFile() *file { return &file{lines: map[string][]string{}, written: map[string]bool{}} }
+func newFile() *file { return &file{lines: map[string][]string{}, written: map[string]string{}} }
 
-// set writes a key with a value that is TOML already. What is set first stays.
-func (f *file) set(key, value string) {
-	if f.written[key] {
-		return
+// set writes a key with a value that is TOML already. What is set first stays; it returns what is in force.
+func (f *file) set(key, value string) string {
+	if first, ok := f.written[key]; ok {
+		return first
 	}
-	f.written[key] = true
+	f.written[key] = value
 	i := strings.LastIndexByte(key, '.')
 	f.line(key[:i], key[i+1:]+" = "+value)
+	return value
 }
 
 // note writes a comment into a table.

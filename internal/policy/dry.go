@@ -35,7 +35,7 @@ func (c Config) of(key string) Action {
 	return map[string]Action{
 		"infected": c.Infected, "encrypted": c.Encrypted, "too_large": c.TooLarge, "too_deep": c.TooDeep, "too_many": c.TooMany,
 		"bomb": c.Bomb, "undecodable": c.Undecodable, "timeout": c.Timeout, "scanner_down": c.ScannerDown,
-		"engine_error": c.EngineError, "spool_full": c.SpoolFull,
+		"engine_error": c.EngineError, "spool_full": c.SpoolFull, "streamed": c.Streamed,
 	}[key]
 }
 

@@ -95,6 +95,7 @@ type Config struct {
 	ScannerDown Action `toml:"scanner_down" doc:"no scanner can be reached"`
 	EngineError Action `toml:"engine_error" doc:"the scanner failed, or said something unknown"`
 	SpoolFull   Action `toml:"spool_full" doc:"no room to hold the object while it is scanned"`
+	Streamed    Action `toml:"streamed" doc:"an answer without an end, which flows on before it is whole: event streams, a camera's pictures, radio"`
 
 	Quarantine []string `toml:"quarantine" doc:"outcomes whose objects are kept in the quarantine, by the names of the keys above"`
 
@@ -102,11 +103,12 @@ type Config struct {
 }
 
 // Default returns the settings that work without a file: nothing passes that no engine called clean; what may be over in a
-// minute is deferred.
+// minute is deferred. What is streamed passes piece by piece, each of which is judged.
 func Default() Config {
 	return Config{
 		Infected: Block, Encrypted: Block, TooLarge: Block, TooDeep: Block, TooMany: Block, Bomb: Block, Undecodable: Block,
 		Timeout: Defer, ScannerDown: Defer, EngineError: Defer, SpoolFull: Defer,
+		Streamed: Pass,
 	}
 }
 
@@ -126,7 +128,7 @@ func (c Config) Validate() error {
 
 var outcomes = []string{
 	"infected", "encrypted", "too_large", "too_deep", "too_many", "bomb", "undecodable", "timeout", "scanner_down",
-	"engine_error", "spool_full",
+	"engine_error", "spool_full", "streamed",
 }
 
 // Content is what was found out about an object's content besides its verdict.
@@ -188,6 +190,8 @@ func (c Config) rule(v scan.Verdict) (key string, a Action) {
 		return "engine_error", c.EngineError
 	case scan.SpoolFull:
 		return "spool_full", c.SpoolFull
+	case scan.Streamed:
+		return "streamed", c.Streamed
 	}
 	return unscanned, Block
 }

@@ -21,8 +21,8 @@ func TestOnlyCleanPassesByDefault(t *testing.T) {
 	}
 	for _, r := range reasons {
 		d := c.Decide(Facts{}, scan.IncompleteVerdict(r, "x"))
-		if d.Action == Pass {
-			t.Errorf("%s passes by default", r)
+		if d.Action == Pass != (r == scan.Streamed) { // its pieces have verdicts of their own
+			t.Errorf("%s: %v by default", r, d.Action)
 		}
 		if d.Rule == "policy.unscanned" {
 			t.Errorf("%s has no setting", r)
@@ -33,7 +33,7 @@ func TestOnlyCleanPassesByDefault(t *testing.T) {
 func TestUnknownThingsAreBlocked(t *testing.T) {
 	everythingPasses := Config{
 		Infected: Block, Encrypted: Pass, TooLarge: Pass, TooDeep: Pass, TooMany: Pass, Bomb: Pass, Undecodable: Pass,
-		Timeout: Pass, ScannerDown: Pass, EngineError: Pass, SpoolFull: Pass,
+		Timeout: Pass, ScannerDown: Pass, EngineError: Pass, SpoolFull: Pass, Streamed: Pass,
 	}
 	for _, v := range []scan.Verdict{{}, {Outcome: scan.Incomplete}, {Outcome: scan.Incomplete, Reason: "new"}, {Outcome: 99}} {
 		if d := everythingPasses.Decide(Facts{}, v); d.Action != Block {

@@ -55,13 +55,14 @@ const (
 	Encrypted   Reason = "encrypted"
 	Undecodable Reason = "undecodable" // broken, or in a form that cannot be read
 	SpoolFull   Reason = "spool-full"
+	Streamed    Reason = "streamed" // an answer without an end, which would flow on before anybody has seen the whole
 )
 
 // Reasons lists every reason that a Verdict can carry, for policy and documentation.
 func Reasons() []Reason {
 	return []Reason{
 		Timeout, Cancelled, Unavailable, EngineError, Unknown, TooLarge, TooDeep, TooMany, Bomb, Encrypted,
-		Undecodable, SpoolFull,
+		Undecodable, SpoolFull, Streamed,
 	}
 }
 

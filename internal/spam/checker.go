@@ -33,7 +33,7 @@ type Result struct {
 	Symbols         []string // names of the rules that matched: letters, digits, underscores and the like
 	Skipped         string   // why nobody was asked, in a few words; empty: somebody was
 	Err             error    // why there is no answer
-	Fault           error    // why senders_file could not be read again: it holds as it was
+	Fault           error    // what is wrong with senders_file, which then holds as it was, or why the sender was not looked for
 
 	fields []byte // spamd's own X-Spam fields, each with its CRLF
 }

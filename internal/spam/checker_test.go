@@ -265,6 +265,8 @@ func TestMark(t *testing.T) {
 		{"no answer", markAll, "[SPAM]", letter, Result{Err: errors.New("x")}, len(fixed), letter},
 		{"no subject", markSpam, "[SPAM]", "From: a\r\n\r\nx", own, 9, "From: a\r\nX-Spam-Status: Yes\r\nSubject: [SPAM]\r\n\r\nx"},
 		{"two subjects", markSpam, "[SPAM]", "Subject:a\r\nsubject: b\r\n\r\nx", own, 0, "X-Spam-Status: Yes\r\nSubject: [SPAM] a\r\nsubject: [SPAM] b\r\n\r\nx"},
+		{"header alone", markSpam, "[SPAM]", "From: a\r\nSubject: b\r\n", own, 9, "From: a\r\nX-Spam-Status: Yes\r\nSubject: [SPAM] b\r\n"},
+		{"header alone, all of it sent", markSpam, "", "From: a\r\n", own, 9, "From: a\r\nX-Spam-Status: Yes\r\n"},
 		{"no header", markSpam, "", "\r\nx", own, 0, "X-Spam-Status: Yes\r\n\r\nx"},
 		{"bare line feeds", markSpam, "", "From: a\nX-Spam-Flag: NO\n\nx", own, 0, "X-Spam-Status: Yes\r\nFrom: a\nX-Spam-Flag: NO\n\nx"},
 	} {
@@ -292,9 +294,11 @@ func TestMark(t *testing.T) {
 
 func TestMailWithoutEndOfHeaderIsNotMarked(t *testing.T) {
 	pool := newPool(t)
-	b := blob(t, pool, "Subject: x\r\n")
-	if got, err := newChecker(t, spamdConfig("")).Mark(pool, b, Result{State: Spam}, 0); err == nil || got != b {
-		t.Errorf("%v, %v", got, err)
+	for _, mail := range []string{strings.Repeat("X-Long: x\r\n", maxHeader/10), "Hello, this is a text\r\n", "Subject: x"} {
+		b := blob(t, pool, mail)
+		if got, err := newChecker(t, spamdConfig("")).Mark(pool, b, Result{State: Spam}, 0); err == nil || got != b {
+			t.Errorf("%.40q: %v, %v", mail, got, err)
+		}
 	}
 }
 

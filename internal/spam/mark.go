@@ -29,7 +29,7 @@ func (c *Checker) Mark(pool *spool.Pool, b *spool.Blob, r Result, at int) (*spoo
 	if err != nil {
 		return b, err
 	}
-	if h.Body < 0 {
+	if h.Body < 0 && (b.Size() > maxHeader || h.Odd) { // a header may be all that there is of a mail (RFC 5322, 3.5)
 		return b, errors.New("the mail has no end of its header within 1 MiB, and is not marked")
 	}
 	if at > len(head) {

@@ -2,13 +2,16 @@ package spam
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"mime"
+	"net/mail"
 	"os"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"lazaret/internal/mail/header"
@@ -67,9 +70,9 @@ func newSenders(cfg Config, now func() time.Time) (*senders, error) {
 	return s, nil
 }
 
-// read reads the file.
+// read reads the file. Every check waits meanwhile: what could keep it waiting for others (a FIFO, a terminal) is no such file.
 func (s *senders) read() error {
-	f, err := os.Open(s.file)
+	f, err := os.OpenFile(s.file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
@@ -77,6 +80,9 @@ func (s *senders) read() error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file", s.file)
 	}
 	listed := map[string]bool{}
 	lines := bufio.NewScanner(f)
@@ -115,6 +121,65 @@ func (s *senders) current() (map[string]bool, error) {
 	return s.listed, err
 }
 
+// addresses returns the addresses of a field. A display name is none ("ada@example.org via list" <list@example.net>). Of a field
+// that is none by RFC 5322, whatever looks like one counts.
+func addresses(value string) []string {
+	var out []string
+	bare := plainly(value)
+	for _, text := range []string{value, bare} {
+		if list, err := parser.ParseList(text); err == nil {
+			for _, a := range list[:min(len(list), maxAddresses)] {
+				out = append(out, a.Address)
+			}
+			return out
+		}
+	}
+	for _, text := range []string{value, header.Decode(value), bare, plainly(header.Decode(value))} {
+		out = append(out, address.FindAllString(text, maxAddresses)...)
+	}
+	return out
+}
+
+// parser does not care what charset a display name is in.
+var parser = mail.AddressParser{WordDecoder: &mime.WordDecoder{CharsetReader: func(_ string, in io.Reader) (io.Reader, error) { return in, nil }}}
+
+// maxAddresses bounds how many addresses of a field are looked up.
+const maxAddresses = 50
+
+// plainly returns the value of a field without its comments (RFC 5322, 3.2.2), and without quotes around the local part of an
+// address where it needs none.
+func plainly(value string) string {
+	var b strings.Builder
+	depth, quoted := 0, false
+	for i := 0; i < len(value); i++ {
+		c := value[i]
+		switch {
+		case c == '\\' && (quoted || depth > 0) && i+1 < len(value):
+			i++
+			if depth == 0 {
+				b.WriteString(value[i-1 : i+1])
+			}
+			continue
+		case depth == 0 && c == '"':
+			quoted = !quoted
+		case !quoted && c == '(':
+			depth++
+		case !quoted && c == ')' && depth > 0:
+			depth--
+			continue
+		}
+		if depth == 0 {
+			b.WriteByte(c)
+		}
+	}
+	return around.ReplaceAllString(unquoted.ReplaceAllString(b.String(), "$1@"), "@")
+}
+
+var (
+	unquoted = regexp.MustCompile(`"([^\s<>,;:"()\[\]@\\]+)"\s*@`)
+	around   = regexp.MustCompile(`\s*@\s*`)
+)
+
 var address = regexp.MustCompile(`[^\s<>,;:"()\[\]@]+@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?`)
 
 // of returns which entry a mail's From, Sender or Return-Path is in; empty: none. The error is the file's, and does not keep the
@@ -124,14 +189,14 @@ func (s *senders) of(h header.Header) (string, error) {
 		return "", nil
 	}
 	listed, err := s.current()
+	if err != nil {
+		err = fmt.Errorf("senders_file: as it was when it could be read last: %w", err)
+	}
 	for _, name := range []string{"from", "sender", "return-path"} {
 		for _, f := range h.All(name) {
-			value := f.Value()
-			for _, text := range []string{value, header.Decode(value)} {
-				for _, a := range address.FindAllString(text, 50) {
-					if e := match(strings.ToLower(a), s.named, listed); e != "" {
-						return e, err
-					}
+			for _, a := range addresses(f.Value()) {
+				if e := match(strings.ToLower(a), s.named, listed); e != "" {
+					return e, err
 				}
 			}
 		}
@@ -166,19 +231,19 @@ func blocked() Result {
 	return Result{State: Spam, Score: 100, Required: 5, Symbols: []string{"USER_IN_BLOCKLIST"}}
 }
 
-// errNoHeader is why nobody knows the sender of a mail.
-var errNoHeader = errors.New("the mail has no end of its header within 1 MiB")
+// errNoHeader is why nobody knows the sender of a mail. One that ends with its header has no empty line (RFC 5322, 3.5).
+var errNoHeader = errors.New("the mail has no end of its header within 1 MiB: its sender is not looked for")
 
 // listed says whether the sender of a mail is listed.
 func (c *Checker) listed(m Message) (is bool, err error) {
 	if c.senders == nil {
 		return false, nil
 	}
-	head, h, err := headOf(m.Body)
+	_, h, err := headOf(m.Body)
 	if err != nil {
 		return false, err
 	}
-	if len(bytes.TrimSpace(head)) > 0 && h.Body < 0 {
+	if h.Body < 0 && m.Body.Size() > maxHeader {
 		return false, errNoHeader
 	}
 	e, err := c.senders.of(h)

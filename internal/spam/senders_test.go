@@ -1,9 +1,11 @@
 package spam
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -27,21 +29,34 @@ func TestListedSenders(t *testing.T) {
 		t.Fatal(err)
 	}
 	for fields, want := range map[string]State{
-		"From: Ada <ada@example.org>\r\n":                                    Spam,
-		"From: ADA@EXAMPLE.ORG\r\n":                                          Spam,
-		"From: grace@example.org\r\n":                                        NotChecked,
-		"From: x.ada@example.org\r\n":                                        NotChecked,
-		"From: grace@bad.example\r\n":                                        Spam,
-		"From: grace@mail.bad.example\r\n":                                   NotChecked,
-		"From: grace@notbad.example\r\n":                                     NotChecked,
-		"From: grace@a.b.worse.example\r\n":                                  Spam,
-		"From: grace@worst.example\r\n":                                      Spam,
-		"From: =?utf-8?q?=22x=22_=3Cada=40example=2Eorg=3E?=\r\n":            Spam,
-		"From: grace@example.org\r\nSender: <ada@example.org>\r\n":           Spam,
-		"From: grace@example.org\r\nReturn-Path: <x@bad.example>\r\n":        Spam,
-		"From: a@example.net,\r\n ada@example.org\r\n":                       Spam,
-		"To: ada@example.org\r\nSubject: ada@example.org\r\n":                NotChecked,
-		"Subject: nobody\r\n":                                                NotChecked,
+		"From: Ada <ada@example.org>\r\n":                             Spam,
+		"From: ADA@EXAMPLE.ORG\r\n":                                   Spam,
+		"From: grace@example.org\r\n":                                 NotChecked,
+		"From: x.ada@example.org\r\n":                                 NotChecked,
+		"From: grace@bad.example\r\n":                                 Spam,
+		"From: grace@mail.bad.example\r\n":                            NotChecked,
+		"From: grace@notbad.example\r\n":                              NotChecked,
+		"From: grace@a.b.worse.example\r\n":                           Spam,
+		"From: grace@worst.example\r\n":                               Spam,
+		"From: =?utf-8?q?=22x=22_=3Cada=40example=2Eorg=3E?=\r\n":     Spam,
+		"From: grace@example.org\r\nSender: <ada@example.org>\r\n":    Spam,
+		"From: grace@example.org\r\nReturn-Path: <x@bad.example>\r\n": Spam,
+		"From: a@example.net,\r\n ada@example.org\r\n":                Spam,
+		"To: ada@example.org\r\nSubject: ada@example.org\r\n":         NotChecked,
+		"Subject: nobody\r\n":                                         NotChecked,
+		// RFC 5322 (3.2.2, 3.4.1) has quotes and comments in addresses; names are names.
+		"From: \"ada\"@example.org\r\n":                                      Spam,
+		"From: ada@(c)example.org\r\n":                                       Spam,
+		"From: ada (a \\) (nested) one) @ example.org (too)\r\n":             Spam,
+		"From: Ada <\"ada\"@(c)example.org>\r\n":                             Spam,
+		"From: \"ada@example.org via list\" <list@good.example>\r\n":         NotChecked,
+		"From: =?big5?q?ada=40example=2Eorg?= <list@good.example>\r\n":       NotChecked,
+		"From: list@good.example (ada@example.org)\r\n":                      NotChecked,
+		"From: \"(\" <ada@example.org>\r\n":                                  Spam,
+		"From: those: \"ada\"@example.org, x@y.example;\r\n":                 Spam,
+		"From: ada@example.org via list <list@good.example>\r\n":             Spam, // no address list: whatever looks like one
+		"From: x <ada@example.org\r\n":                                       Spam,
+		"From: good@good.example\r\nFrom: \"ada\"@(x)example.org\r\n":        Spam,
 		"From: " + strings.Repeat("x@y.example, ", 30) + "a@bad.example\r\n": Spam,
 	} {
 		if got := checked(t, c, fields); got.State != want || got.Err != nil || got.Fault != nil {
@@ -55,6 +70,44 @@ func TestListedSenders(t *testing.T) {
 		cfg.Senders = []string{bad}
 		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), "senders: ") {
 			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// A header may be all that there is of a mail (RFC 5322, 3.5).
+func TestSenderOfAMailThatIsAHeader(t *testing.T) {
+	cfg := Default()
+	cfg.Senders = []string{"ada@example.org"}
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := newPool(t)
+	for mail, want := range map[string]Result{
+		"To: x@example.net\r\nFrom: ada@example.org\r\n": {State: Spam},
+		"From: ada@example.org":                          {State: Spam},
+		"From: grace@example.org\r\n":                    {State: NotChecked},
+		strings.Repeat("X-Long: x\r\n", maxHeader/10):    {State: NotChecked, Fault: errNoHeader},
+	} {
+		got := c.Check(t.Context(), Message{Body: blob(t, pool, mail)})
+		if got.State != want.State || !errors.Is(got.Fault, want.Fault) {
+			t.Errorf("%.40q: %+v", mail, got)
+		}
+	}
+}
+
+// Whoever opens a FIFO waits for somebody to write into it: every check would.
+func TestSendersFileThatIsNone(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{fifo, dir, "/dev/zero"} {
+		cfg := Default()
+		cfg.SendersFile = file
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "senders_file: ") || !strings.Contains(err.Error(), "regular file") {
+			t.Errorf("%s: %v", file, err)
 		}
 	}
 }
@@ -92,7 +145,7 @@ func TestSendersFileIsReadAgain(t *testing.T) {
 	}
 	// A file that cannot be used takes nobody off the list.
 	write("grace@example.org\nno sender at all\n", 0)
-	if g := checked(t, c, grace); g.State != Spam || g.Fault == nil || !strings.Contains(g.Fault.Error(), ":2: ") {
+	if g := checked(t, c, grace); g.State != Spam || g.Fault == nil || !strings.HasPrefix(g.Fault.Error(), "senders_file: ") || !strings.Contains(g.Fault.Error(), ":2: ") {
 		t.Errorf("%+v", g)
 	}
 	if err := os.Remove(file); err != nil {

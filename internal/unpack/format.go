@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"lazaret/internal/spool"
 )
@@ -30,10 +31,11 @@ const (
 	Cpio
 	RPM
 	Cab
+	OpenPGP // RFC 9580: a message that is not encrypted
 )
 
 var formatNames = [...]string{
-	"", "gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "zip", "tar", "7z", "rar", "ar", "cpio", "rpm", "cab",
+	"", "gzip", "bzip2", "xz", "lzma", "zstd", "lz4", "compress", "zip", "tar", "7z", "rar", "ar", "cpio", "rpm", "cab", "openpgp",
 }
 
 // String returns the usual name in lower case, empty for NoArchive.
@@ -66,6 +68,7 @@ func init() { //nolint:gochecknoinits // a table of functions that, in the end, 
 		Cpio:      openCpio,
 		RPM:       openRPM,
 		Cab:       openCab,
+		OpenPGP:   openOpenPGP,
 	}
 }
 
@@ -75,8 +78,11 @@ type view struct {
 	offset int64
 }
 
-// Opens says whether Walk would find anything to open in b. It costs a few reads.
-func Opens(b *spool.Blob) bool { return len(viewsOf(b)) > 0 }
+// Opens says whether Walk would find anything to open in b that is surely packed. It costs a few reads.
+func Opens(b *spool.Blob) bool {
+	// What looks like OpenPGP may be anything.
+	return slices.ContainsFunc(viewsOf(b), func(v view) bool { return v.format != OpenPGP })
+}
 
 // FormatOf returns what b is in the first place. Content that can be understood in several ways, such as a picture with
 // a zip archive behind it, has the format that an unpacker would see.
@@ -144,6 +150,9 @@ func viewsOf(b *spool.Blob) []view {
 	f := sniff(head, b.Size())
 	if f != NoArchive {
 		views = append(views, view{f, 0})
+	}
+	if f == NoArchive && looksLikeOpenPGP(head, b) {
+		views = append(views, view{OpenPGP, 0})
 	}
 	if f != Zip && endsAsZip(b) {
 		views = append(views, view{Zip, 0})

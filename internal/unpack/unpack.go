@@ -10,6 +10,7 @@ package unpack
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"lazaret/internal/spool"
 )
@@ -94,6 +95,7 @@ type Part struct {
 	Path    string      // where it was found, "a.zip/b/c.exe": valid UTF-8 without control characters, bounded in length
 	Depth   int         // 1 for the members of the source itself
 	Partial bool        // only a part could be read; a Problem of the same path says why
+	Mail    bool        // it is the content of an OpenPGP message, which mail programs read as a part of a mail
 }
 
 // Problem is something that could not be unpacked.
@@ -101,6 +103,12 @@ type Problem struct {
 	Kind Kind
 	Path string // of the member, or of the archive where it is not about a single member
 	Err  error
+}
+
+// Cut says whether the problem is that something ends too early, and no other: what there is was visited as far as it goes.
+func (p Problem) Cut() bool {
+	return p.Kind == Undecodable &&
+		(errors.Is(p.Err, io.ErrUnexpectedEOF) || errors.Is(p.Err, errNoDirectory) || errors.Is(p.Err, errCutHeader))
 }
 
 // String returns the problem as one line for the log.

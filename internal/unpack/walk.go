@@ -51,6 +51,7 @@ type walker struct {
 	counts   [len(kindNames)]int // of problems, by kind
 	stopped  bool
 	visiting bool
+	doubtful bool // what is read is something else, and seems to be an archive besides
 }
 
 // node is an object that is looked into.
@@ -58,6 +59,8 @@ type node struct {
 	blob  *spool.Blob
 	path  string
 	depth int // 0: the source
+	// message says that it is an OpenPGP message from its beginning to its end.
+	message bool
 }
 
 // problemsOfAKind is how many problems of one kind are kept: an archive of 10,000 broken members is one finding.
@@ -76,6 +79,9 @@ func (w *walker) report(kind Kind, path string, err error) {
 
 // problem reports err, by its kind.
 func (w *walker) problem(path string, err error) {
+	if w.doubtful && kindOf(err) == Undecodable && !errors.Is(err, errMethod) {
+		return // the way in which it is something else reads all that there is
+	}
 	if !w.stopped { // whatever follows from a stop is not worth telling
 		w.report(kindOf(err), path, err)
 	}
@@ -136,9 +142,12 @@ func (w *walker) open(n *node) {
 		if w.alive(n.path) != nil {
 			return
 		}
+		outer := w.doubtful
+		w.doubtful = outer || n.message
 		if err := w.guard(func() error { return openers[v.format](w, n, v.offset) }); err != nil {
 			w.problem(n.path, err)
 		}
+		w.doubtful = outer
 	}
 }
 
@@ -163,6 +172,7 @@ type member struct {
 	err  error       // why that is not everything; nil: it is
 	// quiet says that whoever took it reports the error.
 	quiet bool
+	mail  bool // see Part
 }
 
 func (m *member) close() {
@@ -282,7 +292,7 @@ func (w *walker) give(n *node, m *member) error {
 		return nil
 	}
 	w.visiting = true
-	err := w.visit(Part{Blob: m.blob, Path: m.path, Depth: n.depth + 1, Partial: m.err != nil})
+	err := w.visit(Part{Blob: m.blob, Path: m.path, Depth: n.depth + 1, Partial: m.err != nil, Mail: m.mail})
 	w.visiting = false
 	if err != nil {
 		return w.stop(Cancelled, m.path, err)

@@ -36,6 +36,11 @@ const (
 	flagMasked     = 1 << 13 // the central directory itself is encrypted
 )
 
+var (
+	errNoDirectory = errors.New("there is no central directory: the archive is not complete")
+	errCutHeader   = errors.New("a member's header is not complete")
+)
+
 // zipEntry is what one header says about a member.
 type zipEntry struct {
 	name   string
@@ -196,7 +201,7 @@ func openZip(w *walker, n *node, _ int64) error {
 	if len(dirs) == 0 {
 		empty := z.size >= zipEnd && hasSignature(n.blob, 0, sigEnd)
 		if !empty {
-			w.problem(n.path, errorf(Undecodable, "zip", "there is no central directory: the archive is not complete"))
+			w.problem(n.path, &Error{Kind: Undecodable, What: "zip", Err: errNoDirectory})
 		}
 	}
 	return z.leftOver()

@@ -95,7 +95,7 @@ func (z *zipWalk) unlisted(off int64, chained bool) (after int64, err error) {
 	e, ok := z.local(off)
 	if !ok {
 		if chained {
-			z.w.problem(z.n.path, errorf(Undecodable, "zip", "a member's header is not complete, at offset %d", off))
+			z.w.problem(z.n.path, errorf(Undecodable, "zip", "%w, at offset %d", errCutHeader, off))
 		}
 		return off + 4, nil
 	}

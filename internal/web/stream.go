@@ -9,8 +9,11 @@ import (
 	"strconv"
 	"strings"
 
+	"lazaret/internal/gate"
 	"lazaret/internal/media"
+	"lazaret/internal/mixed"
 	"lazaret/internal/notice"
+	"lazaret/internal/policy"
 	"lazaret/internal/unpack"
 )
 
@@ -27,15 +30,22 @@ func endless(resp *http.Response) string {
 	}
 	switch mediaType(resp.Header) {
 	case "text/event-stream":
-		return "event stream"
-	case "multipart/x-mixed-replace":
-		return "multipart/x-mixed-replace"
+		return eventStream
+	case replacing:
+		if mixed.Boundary(resp.Header.Get("Content-Type")) != "" { // else nobody could find anything in it
+			return replacing
+		}
 	}
 	return ""
 }
 
+const (
+	eventStream = "event stream"
+	replacing   = "multipart/x-mixed-replace"
+)
+
 // streamKinds are the words that metrics count streams by.
-var streamKinds = map[string]string{"event stream": "event-stream", "multipart/x-mixed-replace": "mixed-replace", "gRPC": "grpc", "gRPC-Web": "grpc-web", "Connect": "connect"}
+var streamKinds = map[string]string{eventStream: "event-stream", replacing: "mixed-replace", "gRPC": "grpc", "gRPC-Web": "grpc-web", "Connect": "connect"}
 
 const (
 	// listening is why audio and video pass without being held, and playing the word that metrics count them by.
@@ -87,7 +97,9 @@ func (c *call) played(ctx context.Context, resp *http.Response, m *media.Stream)
 	if !m.Sure() || err != nil {
 		return false // when all of it is here already, it is no stream either
 	}
-	c.relayed(ctx, resp, c.s.opt.Gate.Play(ctx, c.facts, playing, listening, playable(c.r, resp, nil), resp.Body), nil)
+	if c.mayStream(playing, listening+", scanned by window") {
+		c.relayed(ctx, resp, c.s.opt.Gate.Play(ctx, c.facts, playing, playable(c.r, resp, nil), resp.Body), nil)
+	}
 	return true
 }
 
@@ -97,10 +109,26 @@ type readCloser struct {
 	io.Closer
 }
 
-// streamed passes an answer on as it comes, and records it as an exception with its reason. Its codings are undone: the
-// windows that are judged must be of what the client reads. A coding that breaks on the way ends the stream.
+// mayStream says whether policy has an answer flow on before it is whole, which is recorded. Else the client has been told.
+func (c *call) mayStream(kind, why string) bool {
+	d, n := c.s.opt.Gate.Streams(c.facts, kind, why)
+	if d.Action != policy.Pass {
+		c.page(n)
+	}
+	return d.Action == policy.Pass
+}
+
+// streamed passes an answer on as it comes. Its codings are undone: what is judged must be what the client reads. A coding that
+// breaks on the way ends the stream.
 func (c *call) streamed(ctx context.Context, resp *http.Response, codings []string, why string) {
 	h := resp.Header
+	by := ", scanned by window"
+	if why == replacing {
+		by = ", scanned by part"
+	}
+	if !c.mayStream(streamKinds[why], why+by) {
+		return
+	}
 	src := io.Reader(resp.Body)
 	if len(codings) > 0 {
 		d, err := unpack.NewDecoder(resp.Body, codings, unpack.Limits{})
@@ -112,7 +140,13 @@ func (c *call) streamed(ctx context.Context, resp *http.Response, codings []stri
 		src = d
 		decodedHeader(h)
 	}
-	c.relayed(ctx, resp, c.s.opt.Gate.Stream(ctx, c.facts, streamKinds[why], why, src), nil)
+	if why == replacing {
+		p := c.newPictures(ctx, h, src)
+		defer p.drop()
+		c.relayed(ctx, resp, p, nil)
+		return
+	}
+	c.relayed(ctx, resp, c.s.opt.Gate.Events(ctx, c.facts, streamKinds[why], src), nil)
 }
 
 // relayed sends what is judged as it comes. Where it ends with a refusal, end says so to the client in the answer's own protocol, if
@@ -131,9 +165,13 @@ func (c *call) relayed(ctx context.Context, resp *http.Response, judged io.Reade
 	defer stop() //nolint:errcheck // as above
 	if err := pump(c.w, out, watchedReader{judged, dog}); err != nil {
 		c.s.opt.Log.Debug("a stream ended", "url", c.facts.URL, "client", c.c.addr, "error", err, "cause", context.Cause(ctx))
-		var why *refusal
-		if errors.As(err, &why) && end(why.notice, out) {
-			return
+		if n, judged := whyEnded(err); judged {
+			if end != nil && end(n, out) {
+				return
+			}
+			if c.r.Context().Err() == nil { // else that may be all that is wrong
+				c.s.stopped.remember(c.exchange, n)
+			}
 		}
 		if !c.r.ProtoAtLeast(1, 1) {
 			reset(c.c.conn) // the end of the connection is all that HTTP/1.0 goes by
@@ -143,6 +181,19 @@ func (c *call) relayed(ctx context.Context, resp *http.Response, judged io.Reade
 	for name, values := range passTrailers(resp.Trailer) {
 		c.w.Header()[http.TrailerPrefix+name] = values
 	}
+}
+
+// whyEnded returns what is told of a stream that was ended because of what is in it, and whether it was.
+func whyEnded(err error) (notice.Notice, bool) {
+	var message *refusal
+	var window *gate.Stopped
+	switch {
+	case errors.As(err, &message):
+		return message.notice, true
+	case errors.As(err, &window):
+		return window.Notice, true
+	}
+	return notice.Notice{}, false
 }
 
 // pump copies src to dst, and flushes after each piece.

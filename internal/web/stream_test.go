@@ -14,6 +14,7 @@ import (
 
 	"lazaret/internal/audit"
 	"lazaret/internal/notice"
+	"lazaret/internal/policy"
 )
 
 func exempted(why string) func(audit.Record) bool {
@@ -21,7 +22,7 @@ func exempted(why string) func(audit.Record) bool {
 }
 
 func TestEventsArriveAsTheyAreSent(t *testing.T) {
-	for _, typ := range []string{"text/event-stream", "text/event-stream; charset=utf-8", "multipart/x-mixed-replace; boundary=b"} {
+	for _, typ := range []string{"text/event-stream", "text/event-stream; charset=utf-8"} {
 		r := newRig(t)
 		next := make(chan string)
 		h := func(w http.ResponseWriter, _ *http.Request) {
@@ -53,8 +54,9 @@ func TestEventsArriveAsTheyAreSent(t *testing.T) {
 			}
 			resp.Body.Close()
 		}
-		why, _, _ := strings.Cut(typ, ";")
-		r.audit.wait(t, "the stream", exempted(map[string]string{"text/event-stream": "event stream"}[why]))
+		if x := r.audit.wait(t, "the stream", exempted("event stream")); x.Decision.Rule != "policy.streamed" {
+			t.Errorf("the record is %+v", x)
+		}
 	}
 }
 
@@ -84,6 +86,67 @@ func TestStreamThatIsCutOffDoesNotEndProperly(t *testing.T) {
 	}
 	if b, err := io.ReadAll(resp.Body); err == nil || string(b) != "data: 1\n" {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// TestPolicyCanRefuseStreams before anything of them flows, but for those that a rule lets pass.
+func TestPolicyCanRefuseStreams(t *testing.T) {
+	r := newRig(t, func(p *plan) {
+		p.policy.Streamed = policy.Block
+		p.policy.Rules = []policy.Rule{{Name: "ours", Hosts: []string{"localhost"}, Outcome: []string{"streamed"}, Action: policy.Pass}}
+	})
+	o := r.origin(func(w http.ResponseWriter, req *http.Request) {
+		switch req.URL.Path {
+		case "/events":
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "data: 1\n\n")
+		case "/pictures":
+			w.Header().Set("Content-Type", "multipart/x-mixed-replace; boundary=b")
+			_, _ = io.WriteString(w, "--b\r\n\r\none\r\n--b--\r\n")
+		case "/radio":
+			w.Header().Set("Content-Type", "audio/mpeg")
+			_, _ = w.Write(airtime(200, nil))
+		}
+		_ = http.NewResponseController(w).Flush()
+		if req.URL.Query().Has("on") {
+			<-req.Context().Done()
+		}
+	})
+	for _, path := range []string{"/events", "/pictures", "/radio"} {
+		resp, body := get(t, r.client(), o.URL+path+"?on", "Accept", "application/json")
+		wantPage(t, resp, body, 403, notice.NotScanned)
+		if !strings.Contains(body, `"streamed"`) || !strings.Contains(body, `"policy.streamed"`) {
+			t.Errorf("%s: %s", path, body)
+		}
+		resp, body = get(t, r.client(), strings.Replace(o.URL, "127.0.0.1", "localhost", 1)+path)
+		if resp.StatusCode != http.StatusOK || body == "" {
+			t.Errorf("%s, which a rule lets pass: %s %q", path, resp.Status, body)
+		}
+	}
+	r.audit.wait(t, "the rule", func(x audit.Record) bool { return x.Event == audit.Exempt && x.Decision.Rule == "policy.rule.ours" })
+}
+
+// TestStoppedStreamIsRemembered: who asks again is told why, at once.
+func TestStoppedStreamIsRemembered(t *testing.T) {
+	for typ, form := range map[string]string{
+		"text/event-stream": "data: %s\n\n", "multipart/x-mixed-replace; boundary=b": "--b\r\nContent-Type: text/plain\r\n\r\n%s\r\n--b--\r\n",
+	} {
+		r := newRig(t)
+		o := r.origin(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", typ)
+			_ = http.NewResponseController(w).Flush()
+			fmt.Fprintf(w, form, eicarText())
+		})
+		resp, err := r.client().Get(o.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(resp.Body); err == nil || eicarIn(string(b)) {
+			t.Errorf("%s: %q, %v", typ, b, err)
+		}
+		_ = resp.Body.Close()
+		resp, body := get(t, r.client(), o.URL)
+		wantPage(t, resp, body, 403, notice.Infected)
 	}
 }
 

@@ -379,7 +379,7 @@ func types() []construct {
 		stands(fam, "multipart first", bad, func(b string) string {
 			return "--b\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64d(b) + "\r\n--b--\r\n"
 		}, "Content-Type: multipart/mixed; boundary=b", "Content-Type: text/plain"),
-		framed(fam, "endless event stream", good, func(b string) string {
+		framed(fam, "endless event stream", bad, func(b string) string {
 			return "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + b
 		}),
 	}

@@ -119,6 +119,8 @@ func init() { // a variable's initialiser could not refer to itself
 		{"wide characters", narrow},
 		{"UTF-7", utf7},
 		{"multipart", parts},
+		{"zip", unzip},
+		{"event data", eventData},
 	}
 }
 

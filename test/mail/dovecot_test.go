@@ -161,6 +161,7 @@ mail_location = maildir:%[1]s/mail
 mail_fsync = never
 disable_plaintext_auth = no
 auth_mechanisms = plain login apop
+auth_failure_delay = 0
 ssl = yes
 ssl_cert = <%[1]s/cert.pem
 ssl_key = <%[1]s/key.pem
@@ -177,6 +178,9 @@ service pop3-login {
 }
 service anvil {
   chroot =
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
 }
 service stats {
   chroot =

@@ -53,7 +53,10 @@ func (o *office) count() int {
 func TestHTMLSendersAndCopies(t *testing.T) {
 	html := []byte("Received: from a by b\r\nFrom: Grace <grace@example.org>\r\nTo: ada@example.net\r\nSubject: html\r\nMIME-Version: 1.0\r\n" +
 		"Content-Type: text/html; charset=utf-8\r\n\r\n<p>Hello<script>x()</script><img src=\"https://x.example/?ada\"></p>\r\n")
-	box := [][]byte{html, mailOf("second", scan.EICAR()), mailOf("third", []byte("nothing"))}
+	box := [][]byte{
+		html, mailOf("second", scan.EICAR()), mailOf("third", []byte("nothing")),
+		[]byte("From: " + string(scan.EICAR()) + " <grace@example.org>\r\nTo: ada@example.net\r\nSubject: fourth\r\n\r\nHello\r\n"),
+	}
 	o := &office{}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -79,14 +82,20 @@ func TestHTMLSendersAndCopies(t *testing.T) {
 	if got := fetch(t, g, 2); !bytes.Contains(got, []byte("Eicar")) || bytes.Contains(got, []byte(secret)) {
 		t.Errorf("no notice:\n%s", got)
 	}
-	for end := time.Now().Add(time.Minute); o.count() == 0; time.Sleep(10 * time.Millisecond) {
+	if got := fetch(t, g, 4); !bytes.Contains(got, []byte("Eicar")) || bytes.Contains(got, scan.EICAR()) {
+		t.Errorf("the notice repeats what was found in From:\n%s", got)
+	}
+	for end := time.Now().Add(time.Minute); o.count() < 2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("no copy comes:\n%s", g.Log)
+			t.Fatalf("copies do not come:\n%s", g.Log)
 		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if c := o.mails[0]; !strings.Contains(c, "Eicar") || !strings.Contains(c, "To: admin@example.org\r\n") || strings.Join(o.to, " ") != "admin@example.org" || strings.Contains(c, secret) {
+	if c := o.mails[0]; !strings.Contains(c, "Eicar") || !strings.Contains(c, "To: admin@example.org\r\n") || strings.Join(o.to, " ") != "admin@example.org admin@example.org" || strings.Contains(c, secret) {
 		t.Errorf("the copy to %v:\n%s", o.to, c)
+	}
+	if c := o.mails[1]; !strings.Contains(c, "Eicar") || strings.Contains(c, string(scan.EICAR())) {
+		t.Errorf("the copy repeats what was found in From:\n%s", c)
 	}
 }

@@ -2,9 +2,6 @@ package message
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
-	"io"
 	"slices"
 
 	"lazaret/internal/spool"
@@ -35,9 +32,10 @@ const (
 	pureRuns                       // such lines, and empty ones, end a stream, and another begins
 	untilPadding                   // junk is skipped; "=" ends it all
 	eachLine                       // junk is skipped; every line is a stream of its own
+	zeroPadding                    // junk is skipped; "=" is a character of a group, and stands for zeros (GLib)
 )
 
-var base64Names = [...]string{"", " (padding ignored)", " (clean lines)", " (runs)", " (until padding)", " (line by line)"}
+var base64Names = [...]string{"", " (padding ignored)", " (clean lines)", " (runs)", " (until padding)", " (line by line)", " (padding as zeros)"}
 
 // base64Decoder is RFC 2045, 6.8, read in one of the ways.
 type base64Decoder struct {
@@ -47,6 +45,7 @@ type base64Decoder struct {
 	n     int
 	any   bool
 	ended bool
+	pads  byte // which of the last characters were "=", the last in the lowest bit
 	buf   []byte
 }
 
@@ -79,6 +78,10 @@ func (d *base64Decoder) line(l line, text []byte) {
 
 // decodeInto appends to buf what text stands for.
 func (d *base64Decoder) decodeInto(text []byte) {
+	if d.way == zeroPadding {
+		d.decodeZeros(text)
+		return
+	}
 	for _, c := range text {
 		v := sextets[c]
 		switch {
@@ -96,6 +99,54 @@ func (d *base64Decoder) decodeInto(text []byte) {
 			d.ended = d.way == untilPadding
 		}
 	}
+}
+
+// decodeZeros is decodeInto for zeroPadding: as g_base64_decode_step does it.
+func (d *base64Decoder) decodeZeros(text []byte) {
+	for _, c := range text {
+		v := sextets[c]
+		switch {
+		case v < 64:
+			d.pads <<= 1
+		case c == '=':
+			v = 0
+			d.pads = d.pads<<1 | 1
+		default:
+			continue
+		}
+		d.bits = d.bits<<6 | uint32(v)
+		if d.n++; d.n < 4 {
+			continue
+		}
+		d.buf = append(d.buf, byte(d.bits>>16))
+		if d.pads&2 == 0 {
+			d.buf = append(d.buf, byte(d.bits>>8))
+		}
+		if d.pads&1 == 0 {
+			d.buf = append(d.buf, byte(d.bits))
+		}
+		d.bits, d.n, d.any = 0, 0, true
+	}
+}
+
+// strays says whether "=" stands in text where it is no padding at the end of a group.
+func (d *base64Decoder) strays(text []byte) bool {
+	n, padded := d.n, false
+	for _, c := range text {
+		v := sextets[c]
+		switch {
+		case v < 64 && padded, c == '=' && n < 2:
+			return true
+		case c == '=':
+			padded = true
+		case v >= 64:
+			continue
+		}
+		if n++; n == 4 {
+			n, padded = 0, false
+		}
+	}
+	return padded
 }
 
 // tail ends a group that is not full.
@@ -156,10 +207,15 @@ type base64Ways struct {
 	one    *base64Decoder   // reads for all of them
 	padded []byte           // a line that ends in padding, which all read alike where only empty lines follow
 	all    []*base64Decoder // in the order of the ways, one among them; nil: they have not parted
-	err    error            // what one has read could not be had for the others
+	zeros  bool             // zeroPadding is among them
+	// declared says that the header speaks of base64, or of what nobody knows. Programs that know zeroPadding look at it.
+	declared bool
+	err      error // what one has read could not be had for the others
 }
 
-func newBase64Ways(e *finder) *base64Ways { return &base64Ways{e: e, one: newBase64(e, joined)} }
+func newBase64Ways(e *finder, declared bool) *base64Ways {
+	return &base64Ways{e: e, one: newBase64(e, joined), declared: declared}
+}
 
 // line takes the next line; text is it without its end.
 func (b *base64Ways) line(l line, text []byte) {
@@ -176,29 +232,38 @@ func (b *base64Ways) line(l line, text []byte) {
 		}
 		b.part()
 	}
+	b.feed(l, text)
+}
+
+// feed gives a line to all ways. zeroPadding is joined until "=" stands where it is no padding.
+func (b *base64Ways) feed(l line, text []byte) {
+	if b.declared && !b.zeros && bytes.IndexByte(text, '=') >= 0 && b.one.strays(text) {
+		b.zeros = true
+		b.fork(zeroPadding)
+	}
 	for _, d := range b.all {
 		d.line(l, text)
 	}
 }
 
+// fork has one more way read by itself from here on.
+func (b *base64Ways) fork(way base64Way) {
+	d := &base64Decoder{way: way, any: b.one.any, bits: b.one.bits, n: b.one.n}
+	var err error
+	if d.w, err = b.one.w.fork(b.e); err != nil {
+		b.err = err
+	}
+	b.all = append(b.all, d)
+}
+
 // part has each way read by itself from here on.
 func (b *base64Ways) part() {
 	b.all = append(b.all, b.one)
-	b.one.w.flush()
-	for way := joined + 1; int(way) < len(base64Names); way++ {
-		d := newBase64(b.e, way)
-		d.any = b.one.any
-		if size := b.one.w.w.Size(); size > 0 {
-			if _, err := io.Copy(d.w.w, io.NewSectionReader(b.one.w.w, 0, size)); err != nil && !errors.Is(err, spool.ErrTooLarge) && !errors.Is(err, spool.ErrFull) {
-				b.err = fmt.Errorf("reading a part once more: %w", err)
-			}
-		}
-		b.all = append(b.all, d)
+	for way := joined + 1; way <= eachLine; way++ {
+		b.fork(way)
 	}
 	if len(b.padded) > 0 {
-		for _, d := range b.all {
-			d.line(line{text: b.padded, first: true}, b.padded)
-		}
+		b.feed(line{text: b.padded, first: true}, b.padded)
 		b.padded = nil
 	}
 }

@@ -20,13 +20,26 @@ func hexDigit(c byte) (byte, bool) {
 
 // quotedPrintable is RFC 2045, 6.7, read leniently: what is no escape stays as it is.
 type quotedPrintable struct {
+	e     *finder
 	w     *sink
 	any   bool
 	buf   []byte
 	begun []byte // an escape that the end of a piece cut
+	err   error  // what was read could not be had for toLF
+
+	// toLF reads what others read otherwise: to them (CPython's binascii) "=" and a lone CR break a line softly, and all goes with it
+	// up to the next LF. nil: there was none.
+	toLF     *quotedPrintable
+	isToLF   bool
+	skipping bool // up to the LF
 }
 
-func (d *quotedPrintable) name() string { return " (quoted-printable)" }
+func (d *quotedPrintable) name() string {
+	if d.isToLF {
+		return " (quoted-printable, soft breaks up to LF)"
+	}
+	return " (quoted-printable)"
+}
 
 func (d *quotedPrintable) wanted(s *section) bool {
 	h := &s.header
@@ -38,12 +51,30 @@ func (d *quotedPrintable) wanted(s *section) bool {
 }
 
 func (d *quotedPrintable) line(l line, text []byte) {
-	if len(text) > 0 && text[len(text)-1] == '=' && len(text) != len(l.text) {
+	if d.skipping {
+		d.skipping = l.text[len(l.text)-1] != '\n'
+		return
+	}
+	soft := len(text) > 0 && text[len(text)-1] == '=' && len(text) != len(l.text)
+	cr := soft && l.text[len(l.text)-1] == '\r'
+	if cr && !d.isToLF && d.toLF == nil {
+		d.fork()
+	}
+	if d.toLF != nil {
+		d.toLF.line(l, text)
+	}
+	if soft {
+		d.skipping = cr && d.isToLF
 		d.decode(text[:len(text)-1]) // a soft line break, white space behind it included
 		d.any = true
 		return
 	}
 	d.decode(l.text)
+}
+
+func (d *quotedPrintable) fork() {
+	d.toLF = &quotedPrintable{e: d.e, any: d.any, begun: bytes.Clone(d.begun), isToLF: true}
+	d.toLF.w, d.err = d.w.fork(d.e)
 }
 
 func (d *quotedPrintable) decode(text []byte) {

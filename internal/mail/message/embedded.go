@@ -3,6 +3,9 @@ package message
 import (
 	"bytes"
 	"fmt"
+	"slices"
+
+	"lazaret/internal/content"
 )
 
 // maxEmbedded bounds how many embedded files of one section are open at a time; more than one only in garbage.
@@ -16,6 +19,8 @@ type embedded struct {
 	// decoded says that the text came out of a decoder and may be anything: there, what looks like BinHex has to say so.
 	decoded bool
 	binHex  bool // something said so
+	guess   bool // whether what is found is there at all depends on how the mail is read
+	err     error
 }
 
 // file is one embedded file.
@@ -23,7 +28,12 @@ type file struct {
 	kind   string
 	w      *sink
 	decode func(text []byte) (out []byte, more bool)
+	// endsForSome says whether there are programs to which the file ends before this line, and others to which it goes on; nil: no.
+	endsForSome func(text []byte) bool
 }
+
+// errEmbedded says that there is more inside than is looked at.
+var errEmbedded = content.TooManyError(fmt.Errorf("more than %d encoded files that begin in a text and do not end", maxEmbedded))
 
 func newEmbedded(e *finder) *embedded { return &embedded{e: e} }
 
@@ -31,35 +41,60 @@ func (m *embedded) line(l line, text []byte) {
 	if len(m.files) > 0 {
 		m.feed(text)
 	}
-	if !l.first || len(text) == 0 || len(m.files) >= maxEmbedded {
+	if !l.first || len(text) == 0 {
 		return
 	}
 	switch {
-	case beginsUU(text):
-		m.open("uuencode", decodeUU)
-	case bytes.HasPrefix(text, []byte("begin-base64 ")):
+	case beginsUU(text) && m.room("uuencode"):
+		m.openUU()
+	case bytes.HasPrefix(text, []byte("begin-base64 ")) && m.room("begin-base64"):
 		d := m.base64()
 		m.open("begin-base64", func(text []byte) ([]byte, bool) {
 			d.buf = d.buf[:0]
 			d.decodeInto(text)
 			return d.buf, !bytes.Equal(text, []byte("===="))
 		})
-	case beginsProperty(text):
+	case beginsProperty(text) && m.room("a property"):
 		m.open("a property", decodeProperty(m.base64()))
 		m.feedLast(text)
-	case bytes.HasPrefix(text, []byte("=ybegin ")):
+	case bytes.HasPrefix(text, []byte("=ybegin ")) && m.room("yEnc"):
 		m.open("yEnc", decodeYEnc())
+	case bytes.HasPrefix(text, []byte(armourBegin)) && m.room("OpenPGP"):
+		m.openArmour(true)
 	case bytes.Contains(text, []byte("BinHex")):
 		m.binHex = true
-	case text[0] == ':' && len(text) > 10 && (m.binHex || !m.decoded):
+	case text[0] == ':' && len(text) > 10 && (m.binHex || !m.decoded) && m.room("BinHex"):
 		h := &binHex{}
 		m.open("BinHex", h.line)
 		m.feedLast(text)
 	}
 }
 
+// room says whether there is room for one more file. One in which nothing has come gives way: whatever comes is the same in the new
+// one. Otherwise m.err says that there is more than is looked at, and the rest is still read.
+func (m *embedded) room(kind string) bool {
+	if len(m.files) < maxEmbedded {
+		return true
+	}
+	i := slices.IndexFunc(m.files, func(f *file) bool { return f.kind == kind && f.w.empty() })
+	if i < 0 {
+		m.err = errEmbedded
+		return false
+	}
+	m.files[i].w.discard()
+	m.files = slices.Delete(m.files, i, i+1)
+	return true
+}
+
 func (m *embedded) open(kind string, decode func([]byte) ([]byte, bool)) {
 	m.files = append(m.files, &file{kind: kind, w: newSink(m.e), decode: decode})
+}
+
+// openUU begins a file in uuencode.
+func (m *embedded) openUU() {
+	u := &uuFile{}
+	m.open("uuencode", u.line)
+	m.files[len(m.files)-1].endsForSome = u.endsForSome
 }
 
 // base64 returns a decoder whose own writer is not used.
@@ -80,6 +115,13 @@ func (m *embedded) feedLast(text []byte) {
 func (m *embedded) feed(text []byte) {
 	open := m.files[:0]
 	for _, f := range m.files {
+		if f.endsForSome != nil && f.endsForSome(text) {
+			w, err := f.w.fork(m.e)
+			if err != nil {
+				m.err = err
+			}
+			m.done = append(m.done, &file{kind: f.kind, w: w})
+		}
 		out, more := f.decode(text)
 		f.w.write(out)
 		if more {
@@ -95,10 +137,12 @@ func (m *embedded) feed(text []byte) {
 func (m *embedded) end(path string) error {
 	for _, f := range append(m.done, m.files...) {
 		m.e.message = true
-		if err := m.e.Emit(f.w.end(), fmt.Sprintf("%s (%s)", path, f.kind), "", nil); err != nil {
+		part := content.Part{Path: fmt.Sprintf("%s (%s)", path, f.kind), Guess: m.guess}
+		if err := m.e.EmitPart(f.w.end(), part, nil); err != nil {
 			return err
 		}
 	}
+	m.e.tooMuch(m.err)
 	return nil
 }
 
@@ -128,13 +172,31 @@ func beginsUU(text []byte) bool {
 	return len(mode) >= 3
 }
 
-// decodeUU decodes a line of uuencode: as many bytes as its count says, or as there are.
-func decodeUU(text []byte) ([]byte, bool) {
-	if len(text) == 0 || text[0] == '`' {
-		return nil, true
+// uuFile decodes uuencode (POSIX, uuencode), as many bytes of a line as its count says, or as there are. The end is "end" behind a line
+// of no bytes. Where there is none before, some programs take it for the end all the same, and others for data.
+type uuFile struct {
+	empty bool // the last line had no bytes
+	early bool // there was an "end" that is none to all
+}
+
+func (u *uuFile) endsForSome(text []byte) bool { return !u.empty && !u.early && string(text) == "end" }
+
+func (u *uuFile) line(text []byte) ([]byte, bool) {
+	if string(text) == "end" {
+		if u.empty {
+			return nil, false
+		}
+		u.early = true
 	}
-	if bytes.EqualFold(text, []byte("end")) {
-		return nil, false
+	out := decodeUU(text)
+	u.empty = len(text) > 0 && (text[0]-' ')&0x3f == 0
+	return out, true
+}
+
+// decodeUU decodes a line.
+func decodeUU(text []byte) []byte {
+	if len(text) == 0 || text[0] == '`' {
+		return nil
 	}
 	want := int(text[0]-' ') & 0x3f
 	var out []byte
@@ -148,7 +210,7 @@ func decodeUU(text []byte) ([]byte, bool) {
 		}
 		out = append(out, g[0]<<2|g[1]>>4, g[1]<<4|g[2]>>2, g[2]<<6|g[3])
 	}
-	return out[:min(want, len(out))], true
+	return out[:min(want, len(out))]
 }
 
 // decodeYEnc returns what decodes the lines of a yEnc file.

@@ -33,7 +33,11 @@ func newLines(b *spool.Blob) *lines {
 	if mem, ok := b.Bytes(); ok {
 		return &lines{mem: mem, start: true}
 	}
-	return &lines{r: bufio.NewReaderSize(b.NewReader(), maxLine), start: true}
+	return newLinesOf(b.NewReader())
+}
+
+func newLinesOf(r io.Reader) *lines {
+	return &lines{r: bufio.NewReaderSize(r, maxLine), start: true}
 }
 
 // slice returns what comes up to the next LF, or as much as is looked at as one line.
@@ -98,11 +102,14 @@ func fieldName(text []byte) ([]byte, bool) {
 
 // lowered returns text with its ASCII letters in lower case, byte for byte: bytes.ToLower changes the length of what is no
 // ASCII, and with it what offsets mean.
-func lowered(text []byte) []byte {
-	out := bytes.Clone(text)
-	for i, c := range out {
+func lowered(text []byte) []byte { return appendLowered(nil, text) }
+
+func appendLowered(out, text []byte) []byte {
+	n := len(out)
+	out = append(out, text...)
+	for i, c := range out[n:] {
 		if 'A' <= c && c <= 'Z' {
-			out[i] = c + 'a' - 'A'
+			out[n+i] = c + 'a' - 'A'
 		}
 	}
 	return out

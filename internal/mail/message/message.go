@@ -46,6 +46,19 @@ func Looks(head []byte) bool {
 	return fields >= 2
 }
 
+// LooksPart says whether the beginning of a body looks like a part of a mail with its header, for what is known to come out of a mail.
+func LooksPart(head []byte) bool {
+	for line := range bytes.Lines(head) {
+		line = bytes.TrimRight(line, " \t\r\n")
+		if len(line) == 0 {
+			continue
+		}
+		_, ok := fieldName(line)
+		return ok
+	}
+	return false
+}
+
 // Find calls visit with every reading of every section of the message b, and returns what could not be read.
 func Find(ctx context.Context, pool *spool.Pool, b *spool.Blob, lim content.Limits, visit func(content.Part) error) []content.Problem {
 	f := &finder{}
@@ -66,6 +79,7 @@ func Find(ctx context.Context, pool *spool.Pool, b *spool.Blob, lim content.Limi
 		return nil
 	})
 	f.Run("message", func() error { return read(f, "", b) })
+	f.Run("message", func() error { return f.beyond })
 	return f.Problems()
 }
 
@@ -74,6 +88,15 @@ type finder struct {
 	*content.Emitter
 	message bool // the reading that is emitted next came out of a decoder, and could be a message to somebody
 	inner   int  // how many readings that are emitted stand inside each other
+	// beyond says that there is more than is looked at. It is told when everything else has been read: that may have a virus in it.
+	beyond error
+}
+
+// tooMuch notes that there is more than is looked at; nil: there is not.
+func (f *finder) tooMuch(err error) {
+	if f.beyond == nil {
+		f.beyond = err
+	}
 }
 
 // errPartial says that a message is one of several (RFC 2046, 5.2.2): what it holds shows only when all are put together.

@@ -401,6 +401,7 @@ func BenchmarkFindHostile(b *testing.B) {
 	}
 	for name, line := range map[string]string{
 		"empty lines": "\n", "one character a line": "a\n", "lone CR": "\r", "uuencode begins": "begin 644 a\n",
+		"junk in base64": "--!\n" + strings.Repeat("QUJD", 15) + "\n", "parts in nothing": "--!\nContent-Transfer-Encoding: base64\n\nQUJD\n",
 		"long lines that could be delimiters": "--" + strings.Repeat("Xa", 30_000) + "\n",
 	} {
 		b.Run(name, func(b *testing.B) {

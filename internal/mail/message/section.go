@@ -2,7 +2,9 @@ package message
 
 import (
 	"bytes"
+	"errors"
 
+	"lazaret/internal/content"
 	"lazaret/internal/spool"
 )
 
@@ -11,6 +13,9 @@ type section struct {
 	e      *finder
 	header header
 	nested bool // it has what looks like the header of a part
+	clear  bool // its header stands where all programs must see one
+	cut    bool // a mail server has cut it off
+	again  bool // it has been read in pieces, and is no text to anybody
 	looks  looks
 	raw    *raw
 	base64 *base64Ways
@@ -31,17 +36,19 @@ type decoder interface {
 func newSection(e *finder, h header) *section {
 	s := &section{
 		e: e, header: h, files: newEmbedded(e),
-		raw: &raw{w: newSink(e)}, base64: newBase64Ways(e), quoted: &quotedPrintable{w: newSink(e)},
+		raw: &raw{w: newSink(e)}, base64: newBase64Ways(e, h.base64 || h.unsure), quoted: &quotedPrintable{e: e, w: newSink(e)},
 	}
 	if h.uu {
-		s.files.open("uuencode", decodeUU) // there are clients that need no "begin" then, PHP's convert_uudecode in webmail
+		s.files.openUU() // there are clients that need no "begin" then, PHP's convert_uudecode in webmail
 	}
 	return s
 }
 
 func (s *section) line(l line, text []byte) {
 	s.looks.line(text)
-	s.raw.line(l)
+	if !s.again {
+		s.raw.line(l)
+	}
 	s.base64.line(l, text)
 	s.quoted.line(l, text)
 	s.files.line(l, bytes.TrimRight(l.text, "\r\n")) // spaces at the end count in uuencode and yEnc
@@ -53,7 +60,11 @@ func (s *section) decoders() []decoder {
 	for _, d := range s.base64.readings() {
 		out = append(out, d)
 	}
-	return append(out, s.quoted)
+	out = append(out, s.quoted)
+	if s.quoted.toLF != nil {
+		out = append(out, s.quoted.toLF)
+	}
+	return out
 }
 
 // end hands on every reading that makes sense. Its error is Fatal.
@@ -65,14 +76,19 @@ func (s *section) end(path string) error {
 			continue
 		}
 		s.e.message = i > 0 && s.header.message // the first is the text as it stands
-		if err := s.e.Emit(w, path+d.name(), "", nil); err != nil {
+		if err := s.e.EmitPart(w, content.Part{Path: path + d.name(), Guess: s.files.guess, Cut: s.cut}, nil); err != nil {
 			return err
 		}
 	}
-	if s.base64.err != nil {
-		return s.base64.err
+	if err := errors.Join(s.base64.err, s.quoted.err); err != nil {
+		return err
 	}
 	return s.files.end(path)
+}
+
+// isBase64 says whether the section is base64 and nothing else, under a header that says so to everybody.
+func (s *section) isBase64() bool {
+	return s.clear && s.header.base64 && !s.header.odd && s.looks.pure == s.looks.chars
 }
 
 // discard gives back what was not handed on.
@@ -113,6 +129,12 @@ type looks struct {
 	pure     int // characters on lines of base64 alone
 	escapes  int // "=XX"
 	soft     int // lines that end in "="
+}
+
+// add adds what another section looks like.
+func (k *looks) add(o *looks) {
+	k.chars, k.spaces, k.alphabet = k.chars+o.chars, k.spaces+o.spaces, k.alphabet+o.alphabet
+	k.pureLong, k.pure, k.escapes, k.soft = k.pureLong+o.pureLong, k.pure+o.pure, k.escapes+o.escapes, k.soft+o.soft
 }
 
 func (k *looks) line(text []byte) {

@@ -1,6 +1,9 @@
 package message
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"sync"
 
 	"lazaret/internal/spool"
@@ -42,6 +45,23 @@ func (s *sink) flush() {
 		_, _ = s.w.Write(s.held[:s.n]) // Emit reports what a Writer could not take
 		s.n = 0
 	}
+}
+
+// empty says whether nothing was written.
+func (s *sink) empty() bool { return s.n == 0 && s.w.Size() == 0 }
+
+// fork returns a sink with the same in it. The error says that what is there could not be read.
+func (s *sink) fork(e *finder) (*sink, error) {
+	s.flush()
+	out := newSink(e)
+	size := s.w.Size()
+	if size == 0 {
+		return out, nil
+	}
+	if _, err := io.Copy(out.w, io.NewSectionReader(s.w, 0, size)); err != nil && !errors.Is(err, spool.ErrTooLarge) && !errors.Is(err, spool.ErrFull) {
+		return out, fmt.Errorf("reading a part once more: %w", err) // what a Writer could not take Emit reports
+	}
+	return out, nil
 }
 
 // end returns the writer with everything in it.

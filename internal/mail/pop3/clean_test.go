@@ -17,6 +17,10 @@ func cleanMails(t *testing.T) corpus {
 	c.cleanAttachments(t)
 	c.cleanStructures(t)
 	c.cleanOddities(t)
+	c.cleanCuts(t)
+	c.cleanPartials(t)
+	c.cleanBounces(t)
+	c.cleanOpenPGP(t)
 	return c
 }
 

@@ -186,7 +186,7 @@ var errSTLS = errors.New("the server does not begin TLS")
 // stls has the server begin TLS, and returns its reply. What a server sends behind it, and still without TLS, may be an
 // attacker's: it is an error (RFC 9051, 11.1 and the like have it as "response injection").
 func stls(p *peer) ([]byte, error) {
-	if err := p.send([]byte("STLS\r\n")); err != nil {
+	if err := p.order([]byte("STLS\r\n")); err != nil {
 		return nil, err
 	}
 	line, ok, err := p.reply()
@@ -371,8 +371,27 @@ func (x *session) login(ctx context.Context, name string) error {
 		x.cannotConnect(err)
 		return errEnd
 	}
-	x.facts.User = user
-	return x.relayed(command{verb: "USER", line: []byte("USER " + user + "\r\n")})
+	x.byLogin = true
+	return x.user(user)
+}
+
+// again serves a USER that comes after the one that the server was part of: a mail program asks for the password once more. It is
+// the server's business what the login is, and nobody's to go elsewhere in the same connection.
+func (x *session) again(name string) error {
+	user, to, ok := chosen(name)
+	if !ok && !strings.Contains(name, "#") {
+		return x.user(name)
+	}
+	if !ok || to.host != x.server.host || to.port != x.server.port {
+		return x.say("-ERR this connection is one with " + x.server.address() + "; connect again for another server")
+	}
+	return x.user(user)
+}
+
+// user passes a login on.
+func (x *session) user(name string) error {
+	x.facts.User = name
+	return x.relayed(command{verb: "USER", line: []byte("USER " + name + "\r\n")})
 }
 
 // local serves a session whose server is not known yet.

@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"lazaret/internal/scan"
-	"lazaret/internal/scan/scantest"
 )
 
 // The corpus: messages that each hide EICAR once from somebody's parser, and clean ones that are odd and legal. They go
@@ -424,28 +423,22 @@ func TestCorpus(t *testing.T) {
 	c.boundaries(t)
 	c.structure(t)
 	c.embedded(t)
+	c.decoders(t)
+	c.cutInside(t)
+	c.cutAnyhow(t)
+	c.openPGPs(t)
 	clean := cleanMails(t)
 	if len(c) < 150 || len(clean) < 100 {
 		t.Fatalf("the corpus has %d constructs and %d clean mails", len(c), len(clean))
 	}
-	r := newRig(t, scantest.FindsEICAR(), knobs{})
-	client, server := r.session()
-	fetch := func(wire string) string {
-		client.says("RETR 1\r\n")
-		server.hears("RETR 1\r\n")
-		done := make(chan struct{})
-		go func() { defer close(done); server.says("+OK\r\n" + wire + ".\r\n") }()
-		got := client.message()
-		<-done
-		return got
-	}
+	fetch := fetcher(t)
 	missed, wrongly := 0, 0
 	for _, name := range sorted(c) {
 		wire := stuffed(crlf(c[name]))
 		if strings.Contains(wire, string(scan.EICAR())) {
 			t.Errorf("%s hides nothing", name)
 		}
-		if got := fetch(wire); !strings.Contains(got, "[Virus] found in a mail to you: Eicar-Test-Signature") {
+		if got := fetch(wire); !strings.Contains(got, virusNotice) {
 			missed++
 			t.Errorf("missed: %s", name)
 		}

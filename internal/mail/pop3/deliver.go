@@ -3,6 +3,7 @@ package pop3
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,10 +17,10 @@ import (
 const whole = -1
 
 // deliver gives the client what the decision about l says.
-func (x *session) deliver(l *letter, c command, n int) error {
+func (x *session) deliver(ctx context.Context, l *letter, c command, n int) error {
 	switch l.decision.Action {
 	case policy.Pass:
-		delete(x.failed, l.number)
+		x.failed.remove(l.number)
 		if l.body == nil {
 			return x.unscanned(l, c)
 		}
@@ -28,8 +29,8 @@ func (x *session) deliver(l *letter, c command, n int) error {
 		return x.postpone(l)
 	case policy.Block, policy.Replace:
 	}
-	delete(x.failed, l.number)
-	return x.replace(l, n)
+	x.failed.remove(l.number)
+	return x.replace(ctx, l, n)
 }
 
 // pass gives the message itself.
@@ -85,7 +86,7 @@ func (x *session) write(l *letter, r io.Reader, odd []int64) error {
 // cut ends the session in the middle of a message, which the client cannot take for a whole one.
 func (x *session) cut(l *letter, why string) error {
 	x.log.Error("a mail was not delivered to its end", "reference", l.notice.Reference, "client", x.clientAddr, "error", why)
-	x.failed[l.number] = l.notice.Reference
+	x.failed.add(l.number, l.notice.Reference)
 	return errEnd
 }
 
@@ -123,10 +124,9 @@ func (b *beginning) Read(p []byte) (int, error) {
 }
 
 // replace gives a notice in the message's place.
-func (x *session) replace(l *letter, n int) error {
+func (x *session) replace(ctx context.Context, l *letter, n int) error {
 	head := l.drip.beginning()
-	fields, _ := kept(head)
-	msg := x.s.opt.Replacer.Replacement(Original{Head: head, Kept: fields, Client: x.clientAddr, Server: x.serverAddr()}, l.notice)
+	msg := x.notice(ctx, l, head)
 	if !bytes.HasPrefix(msg, head[:l.drip.ofMessage()]) {
 		return x.cut(l, "the notice does not begin with the fields that were sent already")
 	}
@@ -156,7 +156,7 @@ func clip(s string) string {
 
 // postpone says that the message cannot be had now. It stays on the server: DELE is refused for it.
 func (x *session) postpone(l *letter) error {
-	x.failed[l.number] = l.notice.Reference
+	x.failed.add(l.number, l.notice.Reference)
 	what := "could not be examined now (" + string(reason(l)) + ")"
 	if l.notice.Verdict.Outcome == scan.Infected {
 		what = "is infected, is held back" // its original cannot be kept now, or the policy says so

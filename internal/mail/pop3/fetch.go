@@ -113,7 +113,8 @@ func (x *session) receive(ctx context.Context, l *letter, c command, fetched *at
 	return nil
 }
 
-// keepAlive waits for done, lets the client hear something at intervals, and keeps the server awake.
+// keepAlive waits for done, lets the client hear something at intervals, and keeps the server awake. It does not wait for what
+// the server says to that: neither the verdict nor the client's next bytes depend on it.
 func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, cancel func()) error {
 	var tick <-chan time.Time
 	if d := x.set.KeepAlive.Std(); d > 0 {
@@ -121,7 +122,7 @@ func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, 
 		defer t.Stop()
 		tick = t.C
 	}
-	awake := time.NewTicker(awakeEvery)
+	awake := time.NewTicker(x.s.opt.awake)
 	defer awake.Stop()
 	var asleep error
 	for {
@@ -144,7 +145,7 @@ func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, 
 			}
 		case <-awake.C:
 			if fetched.Load() && asleep == nil {
-				_, _, asleep = x.ask([]byte("NOOP\r\n"))
+				asleep = x.up.nudge()
 			}
 		}
 	}
@@ -168,7 +169,7 @@ func (x *session) retr(ctx context.Context, c command) error {
 		}
 	}
 	defer l.close()
-	return x.deliver(l, c, whole)
+	return x.deliver(ctx, l, c, whole)
 }
 
 // top serves TOP. A message of whose body something would be shown is fetched and judged whole first; where only the header
@@ -185,7 +186,7 @@ func (x *session) top(ctx context.Context, c command) error {
 		if err != nil {
 			return x.fetchFailed(l, err)
 		}
-		return x.deliver(l, c, 0) // even if the server gave more
+		return x.deliver(ctx, l, c, 0) // even if the server gave more
 	}
 	l := x.last
 	if l == nil || l.number != c.number() || l.number == 0 {
@@ -201,7 +202,7 @@ func (x *session) top(ctx context.Context, c command) error {
 			return x.fetchFailed(l, err)
 		}
 	}
-	err := x.deliver(l, c, n)
+	err := x.deliver(ctx, l, c, n)
 	if err == nil && l.body != nil && l.body.Size() <= maxRemembered && l.decision.Action != policy.Defer {
 		l.drip = &drip{status: []byte("+OK\r\n"), byLine: l.drip.byLine, head: l.drip.beginning()}
 		x.last = l

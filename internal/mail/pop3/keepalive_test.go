@@ -5,6 +5,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"lazaret/internal/notice"
 	"lazaret/internal/scan"
@@ -16,7 +17,10 @@ func newReader(s string) *bufio.Reader { return bufio.NewReaderSize(strings.NewR
 // slow returns a scanner that says what the channel says when it says it.
 func slow() (s scan.Scanner, verdict chan<- scan.Verdict) {
 	ch := make(chan scan.Verdict)
-	return &scantest.Func{Judge: func(ctx context.Context, _ *scan.Object) (scan.Verdict, error) {
+	return &scantest.Func{Judge: func(ctx context.Context, o *scan.Object) (scan.Verdict, error) {
+		if strings.HasPrefix(o.Name, "notice") {
+			return scan.CleanVerdict(), nil
+		}
 		select {
 		case v := <-ch:
 			if v.Outcome != scan.Infected { // and of every other reading of the message
@@ -156,6 +160,8 @@ func (badReplacer) Replacement(Original, notice.Notice) []byte {
 	return []byte("Subject: x\r\n\r\nbody\r\n")
 }
 
+func (badReplacer) Given(Original, notice.Notice) {}
+
 func TestNoticeThatDoesNotFitWhatWasSent(t *testing.T) {
 	scanner, verdict := slow()
 	r := newRig(t, scanner, knobs{config: awake(byLine), options: func(o *Options) { o.Replacer = badReplacer{} }})
@@ -168,6 +174,44 @@ func TestNoticeThatDoesNotFitWhatWasSent(t *testing.T) {
 	if got := c.ended(); strings.Contains(got, "body") || strings.HasSuffix(got, "\r\n.\r\n") {
 		t.Errorf("the client heard %q", got)
 	}
+}
+
+// A server that does not answer NOOP at once keeps nobody from the verdict, and its replies stay with their commands.
+func TestServerIsKeptAwake(t *testing.T) {
+	scanner, verdict := slow()
+	r := newRig(t, scanner, knobs{config: awake(byLine), options: func(o *Options) { o.awake = time.Millisecond }})
+	c, s := r.session()
+	c.says("RETR 1\r\n")
+	s.hears("RETR 1\r\n")
+	s.says("+OK\r\n" + head + "\r\nHello\r\n.\r\n")
+	s.hears("NOOP\r\n")
+	c.hears("+OK\r\n" + sharedHead)
+	verdict <- scan.CleanVerdict()
+	c.hears(head[len(sharedHead):] + "\r\nHello\r\n.\r\n")
+	s.says("-ERR what?\r\n")
+	c.says("DELE 1\r\n")
+	for s.line("") == "NOOP\r\n" {
+		s.says("+OK awake\r\n")
+	}
+	s.says("+OK deleted\r\n")
+	c.hears("+OK deleted\r\n")
+	r.transcript(c, s, "C NOOP\ns NOOP\nS +OK\nc +OK")
+}
+
+func TestServerGoneWhileItIsKeptAwake(t *testing.T) {
+	scanner, verdict := slow()
+	r := newRig(t, scanner, knobs{options: func(o *Options) { o.awake = time.Millisecond }})
+	c, s := r.session()
+	c.says("RETR 1\r\n")
+	s.hears("RETR 1\r\n")
+	s.says("+OK\r\n" + head + "\r\nHello\r\n.\r\n")
+	s.hears("NOOP\r\n")
+	s.conn.Close()
+	verdict <- scan.CleanVerdict()
+	c.hears("+OK\r\n" + head + "\r\nHello\r\n.\r\n")
+	c.says("DELE 1\r\n")
+	c.line("-ERR [SYS/TEMP] the mail server cannot be talked to any more")
+	c.ended()
 }
 
 func TestClientGoneWhileItIsKeptAwake(t *testing.T) {

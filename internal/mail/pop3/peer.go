@@ -26,6 +26,7 @@ type peer struct {
 	r       *bufio.Reader
 	w       *bufio.Writer
 	timeout time.Duration // of a write, and of the reads whose caller sets no other deadline
+	owed    int           // replies to commands that nobody has waited for
 }
 
 func newPeer(c net.Conn, buffer int, timeout time.Duration) *peer {
@@ -96,6 +97,37 @@ func (p *peer) reply() (line []byte, ok bool, err error) {
 	}
 	ok, err = status(line)
 	return line, ok, err
+}
+
+// maxOwed bounds the replies that nobody has waited for.
+const maxOwed = 60
+
+// errUnasked says that nothing which the server says can be matched to a command any more.
+var errUnasked = errors.New("the server sent something that it was not asked for")
+
+// nudge sends the server a NOOP, and does not wait for the reply: order reads it.
+func (p *peer) nudge() error {
+	if p.owed == maxOwed {
+		return nil
+	}
+	if p.owed == 0 && p.buffered() {
+		return errUnasked
+	}
+	p.owed++
+	return p.send([]byte("NOOP\r\n"))
+}
+
+// order sends the server a command, after the replies that it still owes were read.
+func (p *peer) order(line []byte) error {
+	for ; p.owed > 0; p.owed-- {
+		if _, _, err := p.reply(); err != nil {
+			return fmt.Errorf("its reply to NOOP: %w", err)
+		}
+	}
+	if p.buffered() {
+		return errUnasked
+	}
+	return p.send(line)
 }
 
 // buffered says whether the peer has sent more than was read.

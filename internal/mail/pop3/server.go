@@ -68,6 +68,8 @@ type Options struct {
 	Replacer    Replacer // nil: a short English text
 	Editor      Editor   // nil: clean messages are not changed
 	Log         *slog.Logger
+
+	awake time.Duration // how often a server hears something while a message of it is scanned; 0: awakeEvery
 }
 
 // cutOffGrace is how long a session may take to notice that it was cut off.
@@ -104,6 +106,9 @@ type settings struct {
 func New(cfg Config, opt Options) (*Server, error) {
 	if opt.Replacer == nil {
 		opt.Replacer = plainReplacer{}
+	}
+	if opt.awake == 0 {
+		opt.awake = awakeEvery
 	}
 	s := &Server{opt: opt, sessions: map[*session]struct{}{}, clients: map[netip.Addr]int{}, grace: cutOffGrace}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -288,7 +293,7 @@ func (s *Server) leave(x *session) {
 
 // serve serves one connection, and closes it.
 func (s *Server) serve(nc net.Conn, tls bool) {
-	x := &session{s: s, set: s.set.Load(), log: s.opt.Log, failed: map[int]string{}}
+	x := &session{s: s, set: s.set.Load(), log: s.opt.Log}
 	x.facts = policy.Facts{Protocol: "pop3", Direction: policy.Download, Client: addrOf(nc.RemoteAddr()).Addr()}
 	x.clientAddr = addrOf(nc.RemoteAddr())
 	x.client = newPeer(nc, clientBuffer, x.set.ReplyTimeout.Std())

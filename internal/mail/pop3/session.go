@@ -41,13 +41,14 @@ type session struct {
 	original   netip.AddrPort // where a redirected client wanted to go
 	tls        bool           // the client uses TLS
 	server     server
+	byLogin    bool  // the server was part of a login, "user#server"
 	up         *peer // nil: not chosen yet
 	upTLS      bool
 	facts      policy.Facts
 	errors     int
 
-	last   *letter        // what TOP has fetched, for a RETR that follows
-	failed map[int]string // messages that could not be given in this session, with their references
+	last   *letter // what TOP has fetched, for a RETR that follows
+	failed failures
 
 	mu      sync.Mutex
 	waiting bool // for a command
@@ -178,13 +179,17 @@ func (x *session) handle(ctx context.Context, line []byte) error {
 func (x *session) one(c command) error {
 	switch c.verb {
 	case "USER":
-		x.facts.User = strings.Join(c.args, " ")
+		name := strings.Join(c.args, " ")
+		if x.byLogin {
+			return x.again(name)
+		}
+		x.facts.User = name
 	case "APOP":
 		if len(c.args) > 0 {
 			x.facts.User = c.args[0]
 		}
 	case "DELE":
-		if ref, bad := x.failed[c.number()]; bad {
+		if ref, bad := x.failed.of(c.number()); bad {
 			return x.say("-ERR " + temporary + " this message could not be given to you in this session, so it is not deleted; reference " + ref)
 		}
 	}
@@ -208,10 +213,7 @@ func (x *session) relayed(c command) error {
 
 // ask sends the server a line, and reads its status line.
 func (x *session) ask(line []byte) (status []byte, ok bool, err error) {
-	if x.up.buffered() {
-		return nil, false, errors.New("the server sent something that it was not asked for")
-	}
-	if err := x.up.send(line); err != nil {
+	if err := x.up.order(line); err != nil {
 		return nil, false, err
 	}
 	return x.up.reply()
@@ -273,9 +275,6 @@ func (x *session) authenticate(c command) error {
 	if channelBound(c.args[0]) {
 		return x.say("-ERR this mechanism is bound to the TLS connection, which the gateway ends; choose another one")
 	}
-	if x.up.buffered() {
-		return x.upstreamGone(errors.New("the server sent something that it was not asked for"))
-	}
 	next, responses := c.line, 0
 	heard := func(response string) {
 		if user := saslUser(c.args[0], responses, response); user != "" {
@@ -287,7 +286,7 @@ func (x *session) authenticate(c command) error {
 		heard(c.args[1])
 	}
 	for {
-		if err := x.up.send(next); err != nil {
+		if err := x.up.order(next); err != nil {
 			return x.upstreamGone(err)
 		}
 		if err := x.up.expect(x.up.timeout); err != nil {

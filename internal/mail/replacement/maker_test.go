@@ -3,6 +3,7 @@ package replacement
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -392,5 +394,13 @@ func TestValidate(t *testing.T) {
 	}
 	if err := Default().Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// The pages have Portuguese of Brazil, and so have the mails.
+func TestPortugueseIsThatOfBrazil(t *testing.T) {
+	european := regexp.MustCompile(`(?i)ficheiro|ligação|\bpara si\b|\btem a certeza\b|\bprecisa de \p{L}+r\b|contacte|\bnuma?\b|«`)
+	if word := european.FindString(fmt.Sprintf("%q", locales["pt"])); word != "" {
+		t.Errorf("%q is not Brazilian", word)
 	}
 }

@@ -61,7 +61,7 @@ func nonEmpty(s string) []string {
 // address says why a is no address that can stand in an envelope and in a header.
 func address(a string) error {
 	p, err := mail.ParseAddress(a)
-	if err != nil && !strings.Contains(a, "@") && a != "" && strings.Trim(strings.ToLower(a), "abcdefghijklmnopqrstuvwxyz0123456789._-") == "" {
+	if err != nil && !strings.Contains(a, "@") && a != "" && a[0] != '-' && strings.Trim(strings.ToLower(a), "abcdefghijklmnopqrstuvwxyz0123456789._-") == "" {
 		return nil // a mailbox of the server itself, such as "root"
 	}
 	if err != nil || p.Address != a || strings.ContainsAny(a, " \r\n<>\"") || a[0] == '-' {

@@ -192,7 +192,11 @@ func (r *Reporter) put(l letter) {
 	for len(r.sent) > 0 && now.Sub(r.sent[0]) > time.Hour {
 		r.sent = r.sent[1:]
 	}
-	if len(r.sent) >= r.cfg.PerHour || len(l.mail) > maxMail {
+	if len(l.mail) > maxMail {
+		r.log.Warn("[mail.report] a mail to administrators is left out: it is too large", "mail", l.what, "size", len(l.mail), "limit", maxMail)
+		return
+	}
+	if len(r.sent) >= r.cfg.PerHour {
 		if r.skipped++; r.skipped == 1 {
 			r.log.Warn("[mail.report] per_hour is used up: mails to administrators are left out", "per_hour", r.cfg.PerHour)
 		}

@@ -194,6 +194,14 @@ func TestMailsAreBounded(t *testing.T) {
 		t.Errorf("%d mails, the last %q\n%s", len(mails), mails[len(mails)-1], log)
 	}
 
+	// One that is too large says nothing of how many there were.
+	r, log = reporter(t, func(*Config) {})
+	r.Notice("large", func([]byte) []byte { return make([]byte, maxMail+1) })
+	closed(t, r)
+	if s := log.String(); !strings.Contains(s, "too large") || !strings.Contains(s, "notice large") || strings.Contains(s, "per_hour") || r.skipped != 0 {
+		t.Errorf("%d left out: %s", r.skipped, s)
+	}
+
 	r, log = reporter(t, func(c *Config) { c.PerHour = 10_000 })
 	release = make(chan struct{})
 	r.send = func(context.Context, letter) error { <-release; return nil }
@@ -276,6 +284,10 @@ func TestSettings(t *testing.T) {
 		if err := cfg.Validate(); err == nil || !strings.HasPrefix(err.Error(), strings.TrimSpace(key)) {
 			t.Errorf("%s %v", key, err)
 		}
+	}
+	option := Default()
+	if option.Faults = []string{"-bs"}; option.Validate() == nil {
+		t.Error("an option is taken for a mailbox")
 	}
 	gone := Default()
 	gone.Faults, gone.Program = []string{"root"}, []string{"/nonexistent/sendmail"}
