@@ -48,13 +48,13 @@ func noise(n int) []byte {
 	return b
 }
 
-// slowly is a body whose end comes when it may.
-type slowly struct {
+// pausing is a body whose end comes when it may.
+type pausing struct {
 	head, tail io.Reader
 	goOn       <-chan struct{}
 }
 
-func (s *slowly) Read(p []byte) (int, error) {
+func (s *pausing) Read(p []byte) (int, error) {
 	if n, err := s.head.Read(p); n > 0 || err != io.EOF {
 		return n, err
 	}
@@ -74,7 +74,7 @@ func TestDecodersDoNotWaitForSenders(t *testing.T) {
 	started, done := make(chan struct{}, bodies), make(chan *scan.Object, bodies)
 	for range bodies {
 		go func() {
-			r := &slowly{head: io.MultiReader(bytes.NewReader(enc[:2<<20]), sends(started)), tail: bytes.NewReader(enc[2<<20:]), goOn: goOn}
+			r := &pausing{head: io.MultiReader(bytes.NewReader(enc[:2<<20]), sends(started)), tail: bytes.NewReader(enc[2<<20:]), goOn: goOn}
 			o, err := f.Take(r, Intake{Encodings: []string{"br"}, Wait: &spool.Waiting{}})
 			if err != nil {
 				t.Error(err)
@@ -121,7 +121,7 @@ func TestNoMemoryIsAVerdict(t *testing.T) {
 	goOn := make(chan struct{})
 	var readers []io.Closer
 	for range 15 { // of 7 MiB each
-		d, err := unpack.NewDecoderIn(&slowly{head: bytes.NewReader(brotliOf(t, 22, noise(1000))[:500]), goOn: goOn, tail: bytes.NewReader(nil)},
+		d, err := unpack.NewDecoderIn(&pausing{head: bytes.NewReader(brotliOf(t, 22, noise(1000))[:500]), goOn: goOn, tail: bytes.NewReader(nil)},
 			[]string{"br"}, unpack.Limits{}, unpack.Room{Share: unpack.Inner})
 		if err != nil {
 			t.Fatal(err)

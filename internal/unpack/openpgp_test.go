@@ -242,7 +242,7 @@ func FuzzOpenPGP(f *testing.F) {
 		}
 		defer src.Close()
 		lim := Limits{Depth: 4, Parts: 50, Bytes: 4 * units.MiB, MemberBytes: units.MiB, Memory: 32 * units.MiB}
-		w := &walker{ctx: context.Background(), pool: pool, lim: lim.orDefault(), root: int64(len(b)), opened: map[[32]byte]struct{}{}}
+		w := &walker{ctx: context.Background(), pool: pool, lim: lim.orDefault(), claim: claimOf(context.Background()), root: int64(len(b)), opened: map[[32]byte]struct{}{}}
 		size := int64(0)
 		w.visit = func(p Part) error {
 			size += p.Blob.Size()
