@@ -32,6 +32,7 @@ type client struct {
 	reading atomic.Bool
 	waiting atomic.Bool  // for the first byte of a request
 	lengths atomic.Bool  // some head that came had a Content-Length
+	taken   atomic.Bool  // net/http has handed the connection over
 	active  atomic.Int32 // exchanges under way
 
 	mu      sync.Mutex
@@ -85,6 +86,7 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 		}
 		c.close()
 	case http.StateHijacked:
+		c.taken.Store(true)
 		c.reading.Store(false)
 		s.inside.Delete(nc)
 	case http.StateActive:

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"lazaret/internal/notice"
 )
 
 // limiter counts the connections of clients.
@@ -67,7 +69,8 @@ func counted(a netip.Addr) netip.Addr {
 	return a
 }
 
-// proxyListener takes the connections of explicit-proxy clients: each gets a place, or is turned away.
+// proxyListener takes the connections of explicit-proxy clients: each gets a place, or is turned away. Those who may not use the
+// proxy get none, so that they cannot take anybody's.
 type proxyListener struct {
 	net.Listener
 	server *Server
@@ -81,9 +84,13 @@ func (l *proxyListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &client{addr: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), scheme: "http"}
+		if !l.server.settings.Load().allows(c.addr.Addr()) {
+			l.server.turnAway(nc, c, notice.ForbiddenClient, "this address may not use the proxy", forbidden(c.addr.Addr()))
+			continue
+		}
 		leave, ok := l.server.limits.enter(c.addr.Addr())
 		if !ok {
-			l.server.turnAway(nc, c)
+			l.server.turnAway(nc, c, notice.Overload, "too many connections", "max_connections or max_connections_per_client is reached")
 			continue
 		}
 		w := &watchedConn{Conn: &placedConn{Conn: nc, leave: leave}, server: l.server, owner: c}
@@ -224,6 +231,12 @@ func (c *watchedConn) Close() error {
 // Write implements net.Conn.
 func (c *watchedConn) Write(p []byte) (int, error) {
 	if c.owner.reading.CompareAndSwap(true, false) {
+		// The connection ends with this, which need not wait for whoever does not take it, or does not send what he announced.
+		now := time.Now()
+		err := errors.Join(c.Conn.SetWriteDeadline(now.Add(c.server.settings.Load().StallTimeout.Std())), c.Conn.SetReadDeadline(now.Add(c.server.lingering)))
+		if err != nil {
+			return 0, err
+		}
 		if page := c.server.ownError(c.owner, p); page != nil {
 			if _, err := c.Conn.Write(page); err != nil {
 				return 0, err

@@ -82,6 +82,7 @@ type Server struct {
 	stopped   *stopped
 	jobs      *jobs
 	parkAfter time.Duration
+	lingering time.Duration
 
 	ctx    context.Context // ends when nothing may go on any more
 	cancel context.CancelFunc
@@ -93,6 +94,7 @@ type Server struct {
 	listeners []net.Listener        // of redirected traffic
 	relays    map[*carried]struct{} // connections that net/http has handed over
 	parked    map[*client]struct{}  // connections that net/http has given up while they are idle
+	leaving   int                   // connections that are being turned away
 	wg        sync.WaitGroup        // their goroutines, and those of Serve
 }
 
@@ -101,7 +103,7 @@ func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
 		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
 		stopped: newStopped(), jobs: newJobs(),
-		parkAfter: parkAfter,
+		parkAfter: parkAfter, lingering: lingering,
 	}
 	if err := s.Use(cfg); err != nil {
 		return nil, err
@@ -132,11 +134,11 @@ func (s *Server) serveFeed(h *http.Server, f *feed) {
 	})
 }
 
-// newHTTPServer returns a server without a WriteTimeout: an answer may be held for as long as it is fetched and scanned.
-// Slow clients are ended by watchdogs.
+// newHTTPServer returns a server without ReadTimeout and WriteTimeout: an answer may be held for as long as it is fetched and
+// scanned. Slow clients are ended by watchdogs, and by bounded.
 func (s *Server) newHTTPServer(cfg Config, h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:                      s.farewell(h),
+		Handler:                      s.bounded(s.farewell(h)),
 		ReadHeaderTimeout:            cfg.HeaderTimeout.Std(),
 		IdleTimeout:                  cfg.IdleTimeout.Std(),
 		MaxHeaderBytes:               int(cfg.MaxHeader),
