@@ -2,9 +2,11 @@ package web
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -115,7 +117,7 @@ func (c *client) origin(s *Server, scheme, hostport string, dial func(context.Co
 	if c.origins == nil {
 		c.origins = map[string]*origin{}
 	}
-	o := &origin{server: s, scheme: scheme, hostport: hostport, dial: dial}
+	o := &origin{server: s, scheme: scheme, hostport: hostport, dial: dial, parks: scheme == "http"} // with TLS it may be HTTP/2
 	o.users.Add(1)
 	if !c.closed {
 		c.origins[key] = o
@@ -131,6 +133,19 @@ func (c *client) leave(o *origin) {
 	c.mu.Unlock()
 	if closed {
 		o.close()
+	}
+}
+
+// parkOrigins has net/http give the connections to origins up until the next request. It is called while there is none.
+func (c *client) parkOrigins() {
+	c.mu.Lock()
+	origins := slices.Collect(maps.Values(c.origins))
+	c.mu.Unlock()
+	if c.pinned != nil {
+		origins = append(origins, c.pinned)
+	}
+	for _, o := range origins {
+		o.park()
 	}
 }
 

@@ -70,6 +70,7 @@ type Server struct {
 	pseudonym string // in Via: this process, and no other
 	outer     *http.Server
 	inner     *http.Server
+	outerFeed *feed        // connections on their way back to the outer server, which were parked
 	feed      *feed        // opened connections on their way to the inner server
 	late      *http.Server // serves those that were opened when the inner server had begun to end: one request each
 	lateFeed  *feed
@@ -101,7 +102,7 @@ type Server struct {
 // New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
-		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
+		opt: opt, outerFeed: newFeed(), feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
 		stopped: newStopped(), jobs: newJobs(),
 		parkAfter: parkAfter, lingering: lingering,
 	}
@@ -122,6 +123,7 @@ func New(cfg Config, opt Options) (*Server, error) {
 		h.Protocols.SetHTTP2(true)
 	}
 	s.late.SetKeepAlivesEnabled(false)
+	s.serveFeed(s.outer, s.outerFeed)
 	s.serveFeed(s.inner, s.feed)
 	return s, nil
 }
@@ -129,7 +131,7 @@ func New(cfg Config, opt Options) (*Server, error) {
 func (s *Server) serveFeed(h *http.Server, f *feed) {
 	s.wg.Go(func() {
 		if err := h.Serve(f); !errors.Is(err, http.ErrServerClosed) {
-			s.opt.Log.Error("the inner HTTP server has ended", "error", err)
+			s.opt.Log.Error("an HTTP server has ended", "error", err)
 		}
 	})
 }
