@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"lazaret/internal/notice"
-	"lazaret/internal/units"
 
 	"golang.org/x/net/http2"
 )
@@ -233,7 +232,7 @@ func TestSmallAnswerWithoutAWindowForIt(t *testing.T) {
 }
 
 func TestClientThatDoesNotTakeWhatItsMistakeIsAnsweredWith(t *testing.T) {
-	r := newRig(t, func(p *plan) { p.web.StallTimeout = units.Duration(short) })
+	r := newRig(t, func(p *plan) { p.web.StallTimeout = short })
 	near, far := net.Pipe() // it takes nothing that is not read
 	defer near.Close()
 	c := &client{scheme: "http"}

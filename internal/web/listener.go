@@ -235,7 +235,7 @@ func (c *watchedConn) Write(p []byte) (int, error) {
 	if c.owner.reading.CompareAndSwap(true, false) {
 		// The connection ends with this, which need not wait for whoever does not take it, or does not send what he announced.
 		now := time.Now()
-		err := errors.Join(c.Conn.SetWriteDeadline(now.Add(c.server.settings.Load().StallTimeout.Std())), c.Conn.SetReadDeadline(now.Add(c.server.lingering)))
+		err := errors.Join(c.SetWriteDeadline(now.Add(c.server.settings.Load().StallTimeout.Std())), c.Conn.SetReadDeadline(now.Add(c.server.lingering)))
 		if err != nil {
 			return 0, err
 		}

@@ -22,7 +22,7 @@ const parkAfter = 500 * time.Millisecond
 
 // visit has the server that a connection belongs to serve it until it is idle.
 func (s *Server) visit(c *client, served net.Conn) {
-	ok := false
+	var ok bool
 	if c.session == nil {
 		ok = s.outerFeed.serve(served)
 	} else {
