@@ -28,8 +28,9 @@ func scanCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "scan FILE...",
 		Short: "Scan files and folders through the same gate",
-		Long: "Scan files and folders, or - for standard input, as the gateway would judge them. Symbolic links inside folders are\n" +
-			"not followed. Exit codes: 0 everything is clean; 1 something is infected; 2 something could not be judged, or read.",
+		Long: "Scan files and folders, or - for standard input, as the gateway would judge them. What is neither a file nor a\n" +
+			"folder inside a folder, such as a symbolic link, is passed over, and named. Exit codes: 0 everything that was looked at is\n" +
+			"clean; 1 something is infected; 2 something could not be judged, or read, or the results not be written.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s := &fileScan{out: c.OutOrStdout(), errOut: c.ErrOrStderr(), json: asJSON, quiet: quiet}
@@ -51,6 +52,8 @@ type fileScan struct {
 
 	mu                              sync.Mutex
 	clean, infected, incomplete, no int
+	over                            int   // what is no file was passed over
+	unsaid                          error // why not all results were written; nil: they were
 }
 
 func (s *fileScan) run(ctx context.Context, f *flags, args []string) error {
@@ -75,12 +78,15 @@ func (s *fileScan) run(ctx context.Context, f *flags, args []string) error {
 		_ = s.bar.Finish() // a terminal that went away
 	}
 	if !s.json {
-		fmt.Fprintf(s.out, "%d clean, %d infected, %d not judged, %d not read\n", s.clean, s.infected, s.incomplete, s.no)
+		s.say(fmt.Sprintf("%d clean, %d infected, %d not judged, %d not read, %d passed over", s.clean, s.infected, s.incomplete, s.no, s.over))
+	}
+	if s.unsaid != nil {
+		fmt.Fprintln(s.errOut, "lazaret: results are missing, as they could not be written:", s.unsaid)
 	}
 	switch {
 	case s.infected > 0:
 		return exitCode(exitInfected)
-	case s.incomplete > 0 || s.no > 0 || ctx.Err() != nil:
+	case s.incomplete > 0 || s.no > 0 || s.unsaid != nil || ctx.Err() != nil:
 		return exitCode(exitError)
 	}
 	return nil
@@ -132,6 +138,8 @@ func (s *fileScan) walk(ctx context.Context, root string, paths chan<- string) {
 			s.tell(path, notice.Notice{}, err)
 		case d.Type().IsRegular():
 			paths <- path
+		case !d.IsDir():
+			s.passOver(path, d.Type())
 		}
 		return nil
 	})
@@ -163,6 +171,23 @@ type result struct {
 	Error    string         `json:"error,omitempty"`
 }
 
+// passOver tells of what is no file inside a folder: nobody may take it for clean.
+func (s *fileScan) passOver(path string, mode fs.FileMode) {
+	what := "a device"
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		what = "a symbolic link"
+	case mode&fs.ModeNamedPipe != 0:
+		what = "a named pipe"
+	case mode&fs.ModeSocket != 0:
+		what = "a socket"
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over++
+	s.line(result{File: path, Outcome: "passed-over", Detail: what}, fmt.Sprintf("%s: passed over: %s", path, what))
+}
+
 func (s *fileScan) tell(path string, n notice.Notice, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,14 +215,31 @@ func (s *fileScan) tell(path string, n notice.Notice, err error) {
 		s.incomplete++
 		line = fmt.Sprintf("%s: not judged: %s: %s", path, n.Verdict.Reason, n.Verdict.Detail)
 	}
+	s.line(r, line)
+}
+
+// line writes one result, as JSON or as text. The lock is held.
+func (s *fileScan) line(r result, text string) {
 	if s.bar != nil {
 		_ = s.bar.Clear() // a terminal that went away
 	}
 	if s.json {
-		_ = json.NewEncoder(s.out).Encode(r) // a broken pipe: the exit code tells all the same
+		s.noteWrite(json.NewEncoder(s.out).Encode(r))
 		return
 	}
-	fmt.Fprintln(s.out, notice.Clean(line, 2000))
+	s.say(notice.Clean(text, 2000))
+}
+
+func (s *fileScan) say(text string) {
+	_, err := fmt.Fprintln(s.out, text)
+	s.noteWrite(err)
+}
+
+// noteWrite remembers the first failure: the exit code tells of it.
+func (s *fileScan) noteWrite(err error) {
+	if s.unsaid == nil {
+		s.unsaid = err
+	}
 }
 
 // total sums the sizes of the files up, as far as they can be seen.

@@ -2,9 +2,11 @@ package web
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -32,6 +34,7 @@ type client struct {
 	reading atomic.Bool
 	waiting atomic.Bool  // for the first byte of a request
 	lengths atomic.Bool  // some head that came had a Content-Length
+	taken   atomic.Bool  // net/http has handed the connection over
 	active  atomic.Int32 // exchanges under way
 
 	mu      sync.Mutex
@@ -87,6 +90,7 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 		s.idle.remove(c)
 		c.close()
 	case http.StateHijacked:
+		c.taken.Store(true)
 		c.reading.Store(false)
 		s.inside.Delete(nc)
 		s.idle.remove(c)
@@ -117,7 +121,7 @@ func (c *client) origin(s *Server, scheme, hostport string, dial func(context.Co
 	if c.origins == nil {
 		c.origins = map[string]*origin{}
 	}
-	o := &origin{server: s, scheme: scheme, hostport: hostport, dial: dial}
+	o := &origin{server: s, scheme: scheme, hostport: hostport, dial: dial, parks: scheme == "http"} // with TLS it may be HTTP/2
 	o.users.Add(1)
 	if !c.closed {
 		c.origins[key] = o
@@ -134,6 +138,19 @@ func (c *client) leave(o *origin) {
 	c.mu.Unlock()
 	if closed {
 		o.close()
+	}
+}
+
+// parkOrigins has net/http give the connections to origins up until the next request. It is called while there is none.
+func (c *client) parkOrigins() {
+	c.mu.Lock()
+	origins := slices.Collect(maps.Values(c.origins))
+	c.mu.Unlock()
+	if c.pinned != nil {
+		origins = append(origins, c.pinned)
+	}
+	for _, o := range origins {
+		o.park()
 	}
 }
 

@@ -123,10 +123,13 @@ func TestDomainFrontingIsRefused(t *testing.T) {
 }
 
 // h2Send sends one HTTP/2 request with exactly these fields, and returns what frames are read by.
-func h2Send(c net.Conn, fields ...string) *http2.Framer {
+func h2Send(c net.Conn, fields ...string) *http2.Framer { return h2SendAs(c, nil, fields...) }
+
+// h2SendAs is h2Send of a client with settings of its own.
+func h2SendAs(c net.Conn, settings []http2.Setting, fields ...string) *http2.Framer {
 	_, _ = io.WriteString(c, http2.ClientPreface)
 	fr := http2.NewFramer(c, c)
-	_ = fr.WriteSettings()
+	_ = fr.WriteSettings(settings...)
 	var block strings.Builder
 	enc := hpack.NewEncoder(&block)
 	for i := 0; i < len(fields); i += 2 {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
@@ -116,6 +117,11 @@ func (x *exchange) respond(resp notice.Response) {
 	out, stop := pacedWriter(x.w, x.set.pacing)
 	defer stop() //nolint:errcheck // a page that a client does not take has no further consequence
 	_, _ = out.Write(resp.Body)
+}
+
+// soon bounds the time in which the client must take what is sent from here on: a short answer.
+func (x *exchange) soon() {
+	_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.set.StallTimeout.Std())) // it fails where the client has gone
 }
 
 // sendHead sends the head of the final answer.

@@ -255,10 +255,22 @@ func (c *rawConn) closed() bool {
 // connect asks for a connection to hostport and makes TLS in it.
 func (r *rig) connect(hostport string, protos ...string) *rawConn {
 	r.t.Helper()
-	c := r.dial().send("CONNECT " + hostport + " HTTP/1.1\r\nHost: " + hostport + "\r\n\r\n")
+	return r.secure(r.connectOver(r.dial(), hostport), hostport, protos...)
+}
+
+// connectOver asks for a connection to hostport over c. Lines are further ones of the head.
+func (r *rig) connectOver(c *rawConn, hostport string, lines ...string) *rawConn {
+	r.t.Helper()
+	c.send("CONNECT " + hostport + " HTTP/1.1\r\nHost: " + hostport + "\r\n" + strings.Join(lines, "") + "\r\n")
 	if resp, err := http.ReadResponse(c.br, &http.Request{Method: http.MethodHead}); err != nil || resp.StatusCode != http.StatusOK {
 		r.t.Fatalf("CONNECT %s: %+v, %v", hostport, resp, err)
 	}
+	return c
+}
+
+// secure makes TLS over c.
+func (r *rig) secure(c *rawConn, hostport string, protos ...string) *rawConn {
+	r.t.Helper()
 	pool := x509.NewCertPool()
 	pool.AddCert(r.ca.Certificate())
 	host, _, _ := net.SplitHostPort(hostport)

@@ -31,6 +31,9 @@ const (
 	tricklePiece = 4 << 10
 	// sniffed is how much must have come for the kind of content to be known.
 	sniffed = 4 << 10
+	// examined is how much of what has come is judged before the head is sent, at most: until then a page is possible. It is what
+	// the gate judges at a time: further windows begin anywhere, and chance may make something of those that cannot be judged.
+	examined = 32 << 10
 )
 
 // manner is how much of an object may pass before the verdict.
@@ -150,6 +153,9 @@ func (h *hold) step() bool {
 		if h.manner = min(h.manner, contentManner(*p, size)); h.manner == nothing {
 			return false
 		}
+		if h.manner == trickled && !h.examine(*p, size) {
+			return false
+		}
 		h.pieces = h.c.s.opt.Gate.Beginning(h.ctx, h.c.facts, &beginning{p: *p, h: h})
 		if !h.judge(size) || h.ctx.Err() != nil {
 			return false // the client can still be given a page
@@ -157,6 +163,14 @@ func (h *hold) step() bool {
 		return h.begin() && h.drip()
 	}
 	return h.judge(size) && h.drip()
+}
+
+// examine has what has come judged before any of it may pass, also where that is too little for a piece of it to pass yet, and
+// says whether it is clean.
+func (h *hold) examine(p gate.Partial, size int64) bool {
+	seen := h.c.s.opt.Gate.Beginning(h.ctx, h.c.facts, io.NewSectionReader(p, 0, min(size, examined)))
+	n, err := seen.Read(make([]byte, examined))
+	return n > 0 && (err == nil || errors.Is(err, io.EOF))
 }
 
 // judge has the next piece judged when there is nothing left to send, and says false where it is not clean.
@@ -182,7 +196,9 @@ func (h *hold) allowed(size int64) int64 {
 func (h *hold) begin() bool {
 	h.began = time.Now()
 	h.c.deliverHead(h.resp, h.header)
-	if err := http.NewResponseController(h.c.w).Flush(); err != nil {
+	_, stop := pacedWriter(h.c.w, h.c.set.pacing)
+	err := http.NewResponseController(h.c.w).Flush()
+	if err = errors.Join(err, stop()); err != nil {
 		h.broken = true
 		return false
 	}
@@ -203,13 +219,11 @@ func (h *hold) drip() bool {
 	written, err := out.Write(h.judged[:n])
 	h.sent += int64(written)
 	h.judged = h.judged[written:]
-	err = errors.Join(err, stop())
 	if err == nil {
 		err = http.NewResponseController(h.c.w).Flush()
 	}
-	if err != nil {
-		h.broken = true
-	}
+	err = errors.Join(err, stop())
+	h.broken = err != nil
 	return err == nil
 }
 

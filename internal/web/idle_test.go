@@ -93,16 +93,23 @@ func TestIdleConnectionsCostLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for proto, most := range map[string]int{"http/1.1": 40 << 10, "h2": 64 << 10} {
+	for proto, most := range map[string]int{"http/1.1": 40 << 10, "h2": 64 << 10, "proxy": 40 << 10} {
 		// HTTP/2 is not parked: browsers have one such connection where they have six of HTTP/1.1.
 		park := map[bool]int{true: 1}[proto != "h2"]
 		rig := &rig{t: t, addr: addr, root: root}
-		o := rig.tlsOrigin(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(seq(1 << 10)) })
-		hostport := o.Listener.Addr().String()
+		h := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(seq(1 << 10)) }
+		hostport, plain := rig.tlsOrigin(h).Listener.Addr().String(), rig.origin(h)
 		var conns []net.Conn
 		open := func() {
-			c := idleConnection(t, addr, hostport, cert, proto)
-			conns = append(conns, c)
+			if proto == "proxy" {
+				c := rig.dial()
+				if _, body := c.send("GET " + plain.URL + "/ HTTP/1.1\r\nHost: x\r\nUser-Agent: " + agent + "\r\n\r\n").response("GET"); len(body) != 1<<10 {
+					t.Fatal(body)
+				}
+				conns = append(conns, c)
+				return
+			}
+			conns = append(conns, idleConnection(t, addr, hostport, cert, proto))
 		}
 		for range 20 {
 			open() // what is made once is not to count
@@ -125,6 +132,8 @@ func TestIdleConnectionsCostLittle(t *testing.T) {
 		}
 	}
 }
+
+const agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 
 // idleConnection opens an intercepted connection, makes one request, and leaves it alone.
 func idleConnection(t *testing.T, proxy, hostport string, ca *x509.Certificate, proto string) net.Conn {
@@ -150,7 +159,7 @@ func idleConnection(t *testing.T, proxy, hostport string, ca *x509.Certificate, 
 		t.Fatal(err)
 	}
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+hostport+"/", nil)
-	req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36")
+	req.Header.Set("User-Agent", agent)
 	resp, err := cc.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"lazaret/internal/notice"
 )
 
 // limiter counts the connections of clients.
@@ -67,7 +69,8 @@ func counted(a netip.Addr) netip.Addr {
 	return a
 }
 
-// proxyListener takes the connections of explicit-proxy clients: each gets a place, or is turned away.
+// proxyListener takes the connections of explicit-proxy clients: each gets a place, or is turned away. Those who may not use the
+// proxy get none, so that they cannot take anybody's.
 type proxyListener struct {
 	net.Listener
 	server *Server
@@ -81,14 +84,17 @@ func (l *proxyListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := &client{addr: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), scheme: "http"}
-		leave, ok := l.server.limits.enter(c.addr.Addr())
-		if !ok {
-			l.server.turnAway(nc, c)
+		if !l.server.settings.Load().allows(c.addr.Addr()) {
+			l.server.turnAway(nc, c, notice.ForbiddenClient, "this address may not use the proxy", forbidden(c.addr.Addr()))
 			continue
 		}
-		w := &watchedConn{Conn: &placedConn{Conn: nc, leave: leave}, server: l.server, owner: c}
-		c.conn = w
-		return w, nil
+		leave, ok := l.server.limits.enter(c.addr.Addr())
+		if !ok {
+			l.server.turnAway(nc, c, notice.Overload, "too many connections", "max_connections or max_connections_per_client is reached")
+			continue
+		}
+		c.conn = &placedConn{Conn: nc, leave: leave}
+		return l.server.newVisit(c), nil
 	}
 }
 
@@ -118,14 +124,12 @@ func closeWrite(c net.Conn) error {
 }
 
 // watchedConn is what net/http serves HTTP/1.1 on. It notices the answers that net/http gives by itself to what it
-// cannot read, and puts the gateway's pages in their place. It also notices that an opened connection is idle, and has
-// net/http give it up: see park.
+// cannot read, and puts the gateway's pages in their place. It also notices that a connection is idle, and has net/http give
+// it up: see park.
 type watchedConn struct {
 	net.Conn
 	server *Server
 	owner  *client
-
-	inside bool // an opened connection, which may be parked
 
 	// These are net/http's goroutine's own while it waits for a request.
 	deadline time.Time // what it has set
@@ -149,7 +153,7 @@ func (c *watchedConn) read(p []byte) (int, error) {
 		c.full = len(p) // the first read is into an empty buffer
 	}
 	// A buffer that is not all there has bytes of the client in it: they must not be lost.
-	if !c.inside || !c.owner.waiting.Load() || len(p) != c.full {
+	if !c.owner.waiting.Load() || len(p) != c.full {
 		return c.Conn.Read(p)
 	}
 	soon := time.Now().Add(c.server.parkAfter)
@@ -192,8 +196,13 @@ func saysLength(head []byte) bool {
 	}
 }
 
-// await notes that net/http waits for a request from now on; fresh says that its buffer is empty for certain.
+// await notes that net/http waits for a request from now on; fresh says that its buffer is empty for certain. A client of the
+// proxy has header_timeout for its first request, and is not parked before that.
 func (c *watchedConn) await(fresh bool) {
+	if fresh && c.owner.session == nil {
+		c.owner.waiting.Store(false)
+		return
+	}
 	if c.sets = 0; fresh {
 		c.sets = -10
 	}
@@ -202,7 +211,7 @@ func (c *watchedConn) await(fresh bool) {
 
 // SetReadDeadline implements net.Conn.
 func (c *watchedConn) SetReadDeadline(t time.Time) error {
-	if c.inside && c.owner.waiting.Load() {
+	if c.owner.waiting.Load() {
 		c.deadline = t
 		// One deadline is for the wait, the next one for the request's head. Without a read between the two, the request
 		// had come together with the one before.
@@ -224,6 +233,12 @@ func (c *watchedConn) Close() error {
 // Write implements net.Conn.
 func (c *watchedConn) Write(p []byte) (int, error) {
 	if c.owner.reading.CompareAndSwap(true, false) {
+		// The connection ends with this, which need not wait for whoever does not take it, or does not send what he announced.
+		now := time.Now()
+		err := errors.Join(c.SetWriteDeadline(now.Add(c.server.settings.Load().StallTimeout.Std())), c.Conn.SetReadDeadline(now.Add(c.server.lingering)))
+		if err != nil {
+			return 0, err
+		}
 		if page := c.server.ownError(c.owner, p); page != nil {
 			if _, err := c.Conn.Write(page); err != nil {
 				return 0, err

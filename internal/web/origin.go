@@ -122,15 +122,31 @@ func (o *origin) park() {
 		return
 	}
 	o.cc.SetStateHook(nil)
+	gone := o.gone
+	if gone == nil {
+		gone = o.forget
+	}
 	clean := o.lent.giveBack()
 	o.cc, o.lent = nil, nil
 	if !clean {
 		_ = o.nc.Close() // the origin closed it, or said something unasked
 		o.nc = nil
-		go o.gone()
+		o.server.origins.leave(o)
+		go gone()
 		return
 	}
-	o.asleep = sleep(o.nc, o.gone)
+	o.asleep = sleep(o.nc, gone)
+}
+
+// forget closes a connection that the origin has ended in its sleep.
+func (o *origin) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.asleep != nil && closed(o.asleep.done) && !o.asleep.alive {
+		_ = o.nc.Close() // it is of no use any more
+		o.asleep, o.nc = nil, nil
+		o.server.origins.leave(o)
+	}
 }
 
 // wakeLocked ends what park began. Where the origin has closed the connection meanwhile there is none afterwards.

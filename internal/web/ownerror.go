@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
@@ -43,38 +42,6 @@ func (s *Server) ownError(c *client, raw []byte) []byte {
 	if code == http.StatusExpectationFailed {
 		resp.Status = code
 	}
-	h := resp.Header.Clone()
-	h.Set("Connection", "close")
-	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	h.Set("Content-Length", strconv.Itoa(len(resp.Body)))
-	addVia(h, 1, 1, s.pseudonym)
-	var b bytes.Buffer
-	b.WriteString("HTTP/1.1 " + strconv.Itoa(resp.Status) + " " + http.StatusText(resp.Status) + "\r\n")
-	_ = h.Write(&b) // a bytes.Buffer takes everything
-	b.WriteString("\r\n")
-	b.Write(resp.Body)
-	return b.Bytes()
-}
-
-// turnAway tells a client that there is no place for its connection.
-func (s *Server) turnAway(nc interface {
-	Write([]byte) (int, error)
-	SetDeadline(time.Time) error
-	Close() error
-}, c *client,
-) {
-	_ = nc.SetDeadline(time.Now().Add(time.Second)) // without it the write still goes into an empty socket buffer
-	f := policy.Facts{Protocol: "http", Direction: policy.Download, Client: c.addr.Addr()}
-	n := s.opt.Gate.Refuse(f, notice.Overload, "too many connections", "max_connections or max_connections_per_client is reached")
-	resp := s.opt.Pages.Respond("", "", n)
-	var b bytes.Buffer
-	b.WriteString("HTTP/1.1 503 Service Unavailable\r\n")
-	h := resp.Header.Clone()
-	h.Set("Connection", "close")
-	h.Set("Content-Length", strconv.Itoa(len(resp.Body)))
-	_ = h.Write(&b) // a bytes.Buffer takes everything
-	b.WriteString("\r\n")
-	b.Write(resp.Body)
-	_, _ = nc.Write(b.Bytes()) // a client that does not take it is turned away all the same
-	_ = nc.Close()
+	addVia(resp.Header, 1, 1, s.pseudonym)
+	return ownPage(resp)
 }

@@ -11,17 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An opened HTTP/1.1 connection that nobody uses is parked: net/http's goroutines and buffers on both of its sides are
-// given up, and two small goroutines wait for what comes first, a request of the client or the end of either side. Most of
-// the connections that browsers keep open are in this state most of the time.
+// An HTTP/1.1 connection that nobody uses is parked, an opened one as well as one to the proxy: net/http's goroutines and
+// buffers on both of its sides are given up, and small goroutines, one for each connection, wait for what comes first, a
+// request of the client or the end of either side. Most of the connections that browsers keep open are in this state most of
+// the time.
 
 // parkAfter is how long a connection must have been idle to be parked, by default. Parking and its end take some tens of
 // microseconds.
 const parkAfter = 500 * time.Millisecond
 
-// visit has the inner server serve an opened connection until it is idle.
+// visit has the server that a connection belongs to serve it until it is idle.
 func (s *Server) visit(c *client, served net.Conn) {
-	if !s.serveVisit(served) {
+	var ok bool
+	if c.session == nil {
+		ok = s.outerFeed.serve(served)
+	} else {
+		ok = s.serveVisit(served)
+	}
+	if !ok {
 		s.idle.remove(c)
 		_ = served.Close() // nobody is left to serve it
 		s.inside.Delete(served)
@@ -29,14 +36,14 @@ func (s *Server) visit(c *client, served net.Conn) {
 	}
 }
 
-// serveVisit hands a connection to the inner server, or, where that ends, to the one that comes after.
+// serveVisit hands an opened connection to the inner server, or, where that ends, to the one that comes after.
 func (s *Server) serveVisit(served net.Conn) bool {
 	return !s.lateOnly.Load() && s.feed.serve(served) || s.lateFeed.serve(served)
 }
 
-// newVisit returns the connection for one visit of c to the inner server.
+// newVisit returns the connection for one visit of c to the server that it belongs to.
 func (s *Server) newVisit(c *client) *watchedConn {
-	return &watchedConn{Conn: c.conn, server: s, owner: c, inside: true}
+	return &watchedConn{Conn: c.conn, server: s, owner: c}
 }
 
 // park waits for the next request of a connection that net/http has given up.
@@ -54,7 +61,7 @@ func (s *Server) park(c *client) {
 	s.mu.Unlock()
 	go func() {
 		defer s.wg.Done()
-		c.pinned.park()
+		c.parkOrigins()
 		err := c.conn.SetReadDeadline(time.Now().Add(s.settings.Load().IdleTimeout.Std()))
 		if err == nil {
 			err = waitReadable(tcpBelow(c.conn))

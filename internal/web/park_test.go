@@ -39,10 +39,14 @@ func TestParkedConnectionIsUsedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		name, host string
-		conn       *rawConn
-	}{{"TLS", hostport, r.connect(hostport)}, {"plain", plain.Listener.Addr().String(), inPlain}} {
-		request := "GET / HTTP/1.1\r\nHost: " + c.host + "\r\n\r\n"
+		name, target, host string
+		conn               *rawConn
+	}{
+		{"TLS", "/", hostport, r.connect(hostport)},
+		{"plain", "/", plain.Listener.Addr().String(), inPlain},
+		{"proxy", plain.URL + "/", plain.Listener.Addr().String(), r.dial()},
+	} {
+		request := "GET " + c.target + " HTTP/1.1\r\nHost: " + c.host + "\r\n\r\n"
 		var peer string
 		for i := range 4 {
 			resp, body := c.conn.send(request).response("GET")
@@ -62,19 +66,60 @@ func TestParkedConnectionIsUsedAgain(t *testing.T) {
 func TestHalfARequestIsNotLostToParking(t *testing.T) {
 	r := parkingRig(t)
 	hostport := r.tlsOrigin(virusOrigin).Listener.Addr().String()
-	request := "GET /clean HTTP/1.1\r\nHost: " + hostport + "\r\n\r\n"
-	for cut := 1; cut < len(request); cut += 7 {
-		for name, before := range map[string]string{"first": "", "after another": request} {
-			c := r.connect(hostport).send(before + request[:cut])
-			if before != "" {
-				c.response("GET")
+	plain := r.origin(virusOrigin)
+	for request, dial := range map[string]func() *rawConn{
+		"GET /clean HTTP/1.1\r\nHost: " + hostport + "\r\n\r\n":   func() *rawConn { return r.connect(hostport) },
+		"GET " + plain.URL + "/clean HTTP/1.1\r\nHost: x\r\n\r\n": r.dial,
+	} {
+		for cut := 1; cut < len(request); cut += 7 {
+			for name, before := range map[string]string{"first": "", "after another": request} {
+				c := dial().send(before + request[:cut])
+				if before != "" {
+					c.response("GET")
+				}
+				time.Sleep(3 * r.server.parkAfter)
+				if resp, body := c.send(request[cut:]).response("GET"); resp.StatusCode != http.StatusOK {
+					t.Fatalf("%s, cut at %d: %s %s", name, cut, resp.Status, body)
+				}
+				c.Close()
 			}
-			time.Sleep(3 * r.server.parkAfter)
-			if resp, body := c.send(request[cut:]).response("GET"); resp.StatusCode != http.StatusOK {
-				t.Fatalf("%s, cut at %d: %s %s", name, cut, resp.Status, body)
-			}
-			c.Close()
 		}
+	}
+}
+
+// A connection to the proxy outlasts those to its origins, which are not kept after their end.
+func TestEndOfOriginIsNoticedByAParkedProxyConnection(t *testing.T) {
+	r := parkingRig(t)
+	ended := make(chan struct{}, 10)
+	var opened atomic.Int32
+	addr := r.rawOrigin(func(c net.Conn, br *bufio.Reader) {
+		opened.Add(1)
+		if _, err := http.ReadRequest(br); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		if opened.Load() == 1 {
+			eventually(t, "the connection is parked", func() bool { return r.parked() == 1 })
+			time.Sleep(r.server.parkAfter) // its origin is put to sleep after that
+		}
+		_ = c.(*net.TCPConn).CloseWrite()
+		_, _ = io.Copy(io.Discard, c) // until the gateway has closed it, too
+		ended <- struct{}{}
+	})
+	c := r.dial()
+	request := "GET http://" + addr + "/ HTTP/1.1\r\nHost: " + addr + "\r\n\r\n"
+	for i := range 2 {
+		if resp, body := c.send(request).response("GET"); resp.StatusCode != http.StatusOK || body != "ok" {
+			t.Fatalf("request %d: %s %s", i, resp.Status, body)
+		}
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Fatal("the connection to the origin stays, although that has ended it")
+		}
+	}
+	if opened.Load() != 2 {
+		t.Errorf("%d connections to the origin", opened.Load())
 	}
 }
 
@@ -82,10 +127,13 @@ func TestPipelinedRequestsAreNotLostToParking(t *testing.T) {
 	r := parkingRig(t)
 	hostport := r.tlsOrigin(func(http.ResponseWriter, *http.Request) { time.Sleep(2 * r.server.parkAfter) }).Listener.Addr().String()
 	request := "GET / HTTP/1.1\r\nHost: " + hostport + "\r\n\r\n"
-	c := r.connect(hostport).send(request + request + request)
-	for range 3 {
-		if resp, _ := c.response("GET"); resp.StatusCode != http.StatusOK {
-			t.Fatal(resp.Status)
+	plain := r.origin(func(http.ResponseWriter, *http.Request) { time.Sleep(2 * r.server.parkAfter) })
+	outer := "GET " + plain.URL + "/ HTTP/1.1\r\nHost: x\r\n\r\n"
+	for _, c := range []*rawConn{r.connect(hostport).send(request + request + request), r.dial().send(outer + outer + outer)} {
+		for range 3 {
+			if resp, _ := c.response("GET"); resp.StatusCode != http.StatusOK {
+				t.Fatal(resp.Status)
+			}
 		}
 	}
 }
@@ -131,9 +179,15 @@ func TestParkedConnectionsEnd(t *testing.T) {
 	if !c.closed() {
 		t.Error("it may stay for ever")
 	}
+	proxied := "GET " + r.origin(virusOrigin).URL + "/clean HTTP/1.1\r\nHost: x\r\n\r\n"
+	outer := r.dial().send(proxied)
+	outer.response("GET")
+	outer.ends("a connection to the proxy")
 	c = r.connect(hostport).send(request)
 	c.response("GET")
-	eventually(t, "the connection is parked", func() bool { return r.parked() == 1 })
+	outer = r.dial().send(proxied)
+	outer.response("GET")
+	eventually(t, "the connections are parked", func() bool { return r.parked() == 2 })
 	r.stopped = true
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -143,6 +197,7 @@ func TestParkedConnectionsEnd(t *testing.T) {
 	if !c.closed() {
 		t.Error("it goes on after Shutdown")
 	}
+	outer.ends("a connection to the proxy after Shutdown")
 }
 
 // murmuring is a connection that has something to read which is for a layer between, such as a session ticket of TLS.

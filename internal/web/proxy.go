@@ -18,9 +18,9 @@ func (s *Server) serveProxy(w http.ResponseWriter, r *http.Request) {
 	defer x.begin()()
 	x.facts.Host = r.Host
 	switch {
-	case !x.set.allows(x.facts.Client):
+	case !x.set.allows(x.facts.Client): // any more: it was when it connected
 		w.Header().Set("Connection", "close")
-		x.refuse(notice.ForbiddenClient, "this address may not use the proxy", fmt.Sprintf("%v is in none of allow_clients", x.facts.Client))
+		x.refuse(notice.ForbiddenClient, "this address may not use the proxy", forbidden(x.facts.Client))
 	case looped(r.Header, s.pseudonym):
 		x.refuse(notice.Loop, "the request had been here before", "Via: "+strings.Join(r.Header["Via"], ", "))
 	case r.Method == http.MethodConnect:
@@ -41,6 +41,9 @@ func (s *settings) allows(addr netip.Addr) bool {
 	}
 	return false
 }
+
+// forbidden says why a client is refused, for the log.
+func forbidden(addr netip.Addr) string { return fmt.Sprintf("%v is in none of allow_clients", addr) }
 
 // absolute serves a request in absolute form.
 func (x *exchange) absolute() {
@@ -123,6 +126,7 @@ func (x *exchange) toSelf() {
 // self answers a request that is for the gateway.
 func (x *exchange) self() {
 	x.head = true // whatever happens from here on, the answer is not ours to begin again
+	x.soon()
 	if h := x.s.opt.Self; h != nil {
 		h.ServeHTTP(x.w, x.r)
 		return

@@ -72,6 +72,11 @@ func (s *Server) takeRedirected(nc net.Conn) {
 	if r, ok := nc.(redirected); ok {
 		to = r.Original()
 	}
+	if !s.settings.Load().allows(client.Addr()) {
+		s.opt.Gate.Refuse(f, notice.ForbiddenClient, "", forbidden(client.Addr()))
+		_ = nc.Close() // it has no place that others could want
+		return
+	}
 	leave, ok := s.limits.enter(client.Addr())
 	if !ok {
 		s.opt.Gate.Refuse(f, notice.Overload, "", "max_connections or max_connections_per_client is reached")
@@ -79,15 +84,11 @@ func (s *Server) takeRedirected(nc net.Conn) {
 		return
 	}
 	placed := &placedConn{Conn: nc, leave: leave}
-	switch {
-	case !s.settings.Load().allows(client.Addr()):
-		s.opt.Gate.Refuse(f, notice.ForbiddenClient, "", fmt.Sprintf("%v is in none of allow_clients", client.Addr()))
-	case !to.IsValid():
+	if !to.IsValid() {
 		s.opt.Gate.Refuse(f, notice.ForbiddenTarget, "", "the connection was not redirected: it has no original destination")
-	default:
-		f.Host = to.Addr().String()
-		s.open(placed, intercept.Target{Port: to.Port(), Addr: to, Client: client}, f)
+		_ = placed.Close() // it was refused, and recorded
 		return
 	}
-	_ = placed.Close() // it was refused, and recorded
+	f.Host = to.Addr().String()
+	s.open(placed, intercept.Target{Port: to.Port(), Addr: to, Client: client}, f)
 }

@@ -277,7 +277,10 @@ func (x *exchange) uploadBroke(err error) {
 
 // roundTrip sends the request and serves the answer.
 func (x *exchange) roundTrip(ctx context.Context, c *call) {
-	hints := &hints{w: x.w, h2: x.r.ProtoMajor >= 2, ok: x.r.ProtoAtLeast(1, 1)}
+	hints := &hints{w: x.w, ok: x.r.ProtoAtLeast(1, 1), stall: x.set.StallTimeout.Std()}
+	if x.r.ProtoMajor >= 2 {
+		hints.stall = 0 // its frames are not held by a stream's window, and the connection has WriteByteTimeout
+	}
 	defer hints.end()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: hints.relay})
 	reply := time.AfterFunc(x.set.ReplyTimeout.Std(), func() { c.cancel(errNoReply) })
@@ -447,8 +450,8 @@ func (x *exchange) fallBack(err error) {
 // hints relays informational responses, 103 Early Hints above all (RFC 8297), while the request is under way.
 type hints struct {
 	w     http.ResponseWriter
-	h2    bool
-	ok    bool // the client's protocol has them
+	ok    bool          // the client's protocol has them
+	stall time.Duration // in which the client must take one; 0: another bound holds
 	mu    sync.Mutex
 	ended bool
 	count int
@@ -479,6 +482,11 @@ func (h *hints) relay(code int, header textproto.MIMEHeader) error {
 	dst := h.w.Header()
 	for name, values := range out {
 		dst[name] = values
+	}
+	if h.stall > 0 {
+		rc := http.NewResponseController(h.w)
+		_ = rc.SetWriteDeadline(time.Now().Add(h.stall)) // it fails where the client has gone
+		defer rc.SetWriteDeadline(time.Time{})           //nolint:errcheck // as above
 	}
 	h.w.WriteHeader(code)
 	clear(dst)

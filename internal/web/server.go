@@ -73,6 +73,7 @@ type Server struct {
 	pseudonym string // in Via: this process, and no other
 	outer     *http.Server
 	inner     *http.Server
+	outerFeed *feed        // connections on their way back to the outer server, which were parked
 	feed      *feed        // opened connections on their way to the inner server
 	late      *http.Server // serves those that were opened when the inner server had begun to end: one request each
 	lateFeed  *feed
@@ -88,6 +89,7 @@ type Server struct {
 	origins   *openOrigins
 	idle      *idlers
 	pressure  *pressure
+	lingering time.Duration
 
 	ctx    context.Context // ends when nothing may go on any more
 	cancel context.CancelFunc
@@ -99,15 +101,16 @@ type Server struct {
 	listeners []net.Listener        // of redirected traffic
 	relays    map[*carried]struct{} // connections that net/http has handed over
 	parked    map[*client]struct{}  // connections that net/http has given up while they are idle
+	leaving   int                   // connections that are being turned away
 	wg        sync.WaitGroup        // their goroutines, and those of Serve
 }
 
 // New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
-		opt: opt, feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
+		opt: opt, outerFeed: newFeed(), feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
 		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(),
-		parkAfter: parkAfter,
+		parkAfter: parkAfter, lingering: lingering,
 	}
 	if err := s.Use(cfg); err != nil {
 		return nil, err
@@ -127,6 +130,7 @@ func New(cfg Config, opt Options) (*Server, error) {
 		h.Protocols.SetHTTP2(true)
 	}
 	s.late.SetKeepAlivesEnabled(false)
+	s.serveFeed(s.outer, s.outerFeed)
 	s.serveFeed(s.inner, s.feed)
 	return s, nil
 }
@@ -134,16 +138,16 @@ func New(cfg Config, opt Options) (*Server, error) {
 func (s *Server) serveFeed(h *http.Server, f *feed) {
 	s.wg.Go(func() {
 		if err := h.Serve(f); !errors.Is(err, http.ErrServerClosed) {
-			s.opt.Log.Error("the inner HTTP server has ended", "error", err)
+			s.opt.Log.Error("an HTTP server has ended", "error", err)
 		}
 	})
 }
 
-// newHTTPServer returns a server without a WriteTimeout: an answer may be held for as long as it is fetched and scanned.
-// Slow clients are ended by watchdogs.
+// newHTTPServer returns a server without ReadTimeout and WriteTimeout: an answer may be held for as long as it is fetched and
+// scanned. Slow clients are ended by watchdogs, and by bounded.
 func (s *Server) newHTTPServer(cfg Config, h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:                      s.farewell(h),
+		Handler:                      s.bounded(s.farewell(h)),
 		ReadHeaderTimeout:            cfg.HeaderTimeout.Std(),
 		IdleTimeout:                  cfg.IdleTimeout.Std(),
 		MaxHeaderBytes:               int(cfg.MaxHeader),

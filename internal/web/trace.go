@@ -45,5 +45,6 @@ func (x *exchange) echo() {
 	h.Set("Content-Length", strconv.Itoa(b.Len()))
 	addVia(h, x.r.ProtoMajor, x.r.ProtoMinor, x.s.pseudonym)
 	x.sendHead(http.StatusOK)
+	x.soon()
 	_, _ = x.w.Write(b.Bytes()) // a client that does not take it has no further consequence
 }

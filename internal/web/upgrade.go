@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"lazaret/internal/notice"
 	"lazaret/internal/relay"
@@ -100,7 +101,8 @@ func (c *call) switched(resp *http.Response) {
 	if len(buffered) > 0 {
 		nc = relay.NewPrefixed(nc, buffered)
 	}
-	err := errors.Join(writeString(nc, "HTTP/1.1 101 Switching Protocols\r\n"), head.Write(nc), writeString(nc, "\r\n"))
+	err := errors.Join(nc.SetWriteDeadline(time.Now().Add(c.set.StallTimeout.Std())),
+		writeString(nc, "HTTP/1.1 101 Switching Protocols\r\n"), head.Write(nc), writeString(nc, "\r\n"), nc.SetWriteDeadline(time.Time{}))
 	if err != nil {
 		_ = nc.Close() // the client has gone
 		return

@@ -29,7 +29,7 @@ func TestObjectsOfASessionAreNotMixed(t *testing.T) {
 			{clean(250 << 10), scan.Clean}, // longer again: what the one before the last had there is gone
 			{hidden(0, 0), scan.Infected},
 			{[]byte(marker[:len(marker)-1]), scan.Clean}, // its last byte is still what followed in the one before
-			{hidden(300<<10, 0), scan.Infected},         // too large for the session's own file
+			{hidden(300<<10, 0), scan.Infected},          // too large for the session's own file
 			{clean(1), scan.Clean},
 			{[]byte(marker[1:]), scan.Clean},
 			{hidden(255<<10, 100), scan.Infected},

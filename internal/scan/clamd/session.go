@@ -36,11 +36,11 @@ type source interface {
 
 // session is one connection in an IDSESSION. It is used by one goroutine at a time, and closed after the first error.
 type session struct {
-	conn net.Conn
-	rd   *bufio.Reader
-	id   uint32    // number of the last request
-	used time.Time // when it was last given back
-	of   identity
+	conn  net.Conn
+	rd    *bufio.Reader
+	id    uint32    // number of the last request
+	used  time.Time // when it was last given back
+	of    identity
 	small scratch
 	// spoiled: a context ended while the session was in use, and may still change its deadline.
 	spoiled bool

@@ -34,9 +34,6 @@ func (f *threes) filter(text []byte, from, to int, out *hits) int {
 	for end := min(to-3, len(text)-7); i < end; i += 4 {
 		w := binary.LittleEndian.Uint64(text[i:])
 		a, b, c, d := f.bit(w), f.bit(w>>8), f.bit(w>>16), f.bit(w>>24)
-		if a|b|c|d == 0 {
-			continue
-		}
 		at := uint16(i - from)
 		out[n] = at
 		n += int(a)

@@ -159,7 +159,7 @@ func (t *tier) filter(text []byte, from, to int, out *hits) int {
 		}
 	}
 	for ; i < to; i += 4 { // the last few bytes of the text
-		if t.knows(wordAt(text, i)) {
+		if t.knows(wordAt(text, i)) != 0 {
 			out[n] = uint16(i - from)
 			n++
 		}
@@ -167,20 +167,27 @@ func (t *tier) filter(text []byte, from, to int, out *hits) int {
 	return n
 }
 
-// knows says whether there may be a gram that a text beginning with the bytes of w begins with.
-func (t *tier) knows(w uint64) bool {
+// knows is 1 where there may be a gram that a text beginning with the bytes of w begins with, else 0.
+func (t *tier) knows(w uint64) uint64 {
 	h := w & t.mask * hashMultiplier >> (t.bitShift & 63)
-	return t.bitmap[h>>6]>>(h&63)&1 != 0
+	return t.bitmap[h>>6] >> (h & 63) & 1
 }
 
 // narrow writes to out those of the n places of in whose gram could be in the index, and returns their number.
 func (t *tier) narrow(text []byte, from int, in *hits, n int, out *hits) int {
 	kept := 0
+	// Whether a place is kept cannot be foreseen: a branch would cost more than the store.
 	for _, at := range in[:n] {
-		if i := from + int(at); i+t.n <= len(text) && t.knows(wordAt(text, i)) {
-			out[kept] = at
-			kept++
+		i := from + int(at)
+		if i+8 > len(text) { // the last few bytes of the text
+			if i+t.n <= len(text) && t.knows(wordAt(text, i)) != 0 {
+				out[kept] = at
+				kept++
+			}
+			continue
 		}
+		out[kept] = at
+		kept += int(t.knows(binary.LittleEndian.Uint64(text[i:])))
 	}
 	return kept
 }
