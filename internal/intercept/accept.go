@@ -97,14 +97,8 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return i.answer(ctx, s, h, name, nil)
 	}
 	// The name of redirected traffic, or behind an address, is known only now.
-	s.Decision = i.decide(ctx, s.Target)
-	if s.Mode == Tunnel && !i.proven(ctx, s.Target, name) {
-		s.Decision = Decision{Inspect, s.Reason + ", but the origin does not prove that name", RuleUnproven}
-	}
-	if d := i.permitted(name, s.Decision); d.Mode != Inspect && s.Mode == Inspect {
-		if s.Decision = d; d.Mode == Tunnel && !i.proven(ctx, s.Target, name) {
-			s.Decision = Decision{Refuse, d.Reason + ", and the origin does not prove that name", RuleNotPermitted}
-		}
+	if err := i.decideNamed(ctx, s, name); err != nil {
+		return s.fail(err)
 	}
 	switch s.Mode {
 	case Refuse:
@@ -173,35 +167,6 @@ func (i *Interceptor) settle(ctx context.Context, s *Session, o *origin) error {
 	return nil
 }
 
-// proven says whether an address may be tunnelled to because of a name that only the client has given: the origin there
-// has to show a certificate for it. Otherwise anything could be passed through under a listed name. The answer is
-// remembered for a while.
-func (i *Interceptor) proven(ctx context.Context, t Target, name string) bool {
-	_, err := netip.ParseAddr(name)
-	if err == nil || !i.cfg.VerifyTunnels {
-		return true
-	}
-	key := name + " " + t.Addr.String()
-	if ok, known := i.proofs.get(key); known {
-		return ok
-	}
-	o := &origin{i: i, target: t, name: name, protos: t.protocols()}
-	raw, err := o.dial(ctx)
-	if err != nil {
-		return true // there is nothing to pass through, and the tunnel will say so
-	}
-	c, err := o.handshake(ctx, raw, nil)
-	ok := err == nil || errors.Is(err, errClientCertificate)
-	if err == nil {
-		_ = c.Close()
-	} else if !ok {
-		i.log.Warn("a connection is not tunnelled: the origin does not prove the name that is on a tunnel list",
-			"host", name, "address", t.Addr, "client", t.Client, "error", err)
-	}
-	i.proofs.put(key, ok, i.now().Add(proofLife))
-	return ok
-}
-
 // faulty answers the client in order to tell it what is wrong with the origin.
 func (i *Interceptor) faulty(ctx context.Context, s *Session, h *clientHello, name string, err error) error {
 	if err := s.fail(err); err != nil {
@@ -225,7 +190,8 @@ func (i *Interceptor) clientCertificate(ctx context.Context, s *Session, h *clie
 // expects to be answered for, empty where it is no name.
 //
 // A name in both must be the same: otherwise what is asked of the proxy is not what is asked of the origin (domain
-// fronting). An address may go with a name, which then has to be proven by the origin at that address.
+// fronting). An address may go with a name, which then has to be proven by the origin at that address. A server_name that
+// is an address (which RFC 6066, 3 forbids) must be the one that is connected to.
 func (i *Interceptor) agree(t *Target, h *clientHello) (name, why string) {
 	sni, err := canonicalHost(h.serverName)
 	if err != nil {
@@ -236,14 +202,16 @@ func (i *Interceptor) agree(t *Target, h *clientHello) (name, why string) {
 		return "", "the target is not a host name or an address"
 	}
 	hostAddr, hostErr := netip.ParseAddr(host)
-	_, sniErr := netip.ParseAddr(sni)
+	sniAddr, sniErr := netip.ParseAddr(sni)
 	switch {
 	case sni == "" || sni == host:
 		if host == "" {
-			host = t.Addr.Addr().Unmap().String()
+			host = addressOf(*t).String()
 		}
 		t.Host = host
 		return host, ""
+	case host == "" && sniErr == nil && sniAddr != addressOf(*t):
+		return sni, fmt.Sprintf("the connection was made to %s, but the TLS server_name is %s", addressOf(*t), sni)
 	case host == "":
 		t.Host = sni
 		return sni, ""

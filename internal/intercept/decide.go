@@ -37,9 +37,13 @@ func (i *Interceptor) decide(ctx context.Context, t Target) Decision {
 	if t.Client.IsValid() && i.clients.Contains(t.Client.Addr().Unmap().WithZone("")) {
 		return Decision{Tunnel, "tunnel list: the client's network", RuleClients}
 	}
-	addr := t.Addr.Addr()
-	if a, err := netip.ParseAddr(host); err == nil {
+	// What is connected to counts, and not what a client calls it.
+	addr, asked := addressOf(t), host
+	if a, err := netip.ParseAddr(host); err == nil && !addr.IsValid() {
 		addr = a
+	}
+	if !isName(host) {
+		asked = addr.String()
 	}
 	for _, l := range i.lists() {
 		if entry, ok := l.list.matchName(host); ok {
@@ -48,10 +52,6 @@ func (i *Interceptor) decide(ctx context.Context, t Target) Decision {
 		if l.list.matchAddr(addr) {
 			return Decision{Tunnel, l.name + ": the network of " + addr.String(), l.rule}
 		}
-	}
-	asked := host
-	if asked == "" {
-		asked = addr.Unmap().WithZone("").String()
 	}
 	if zone, ok := i.zones.match(ctx, asked); ok {
 		return Decision{Tunnel, "tunnel zone: " + asked + " is listed in " + zone, RuleZone}
@@ -101,6 +101,9 @@ func (i *Interceptor) decideDialled(raw net.Conn) (Decision, bool) {
 	}
 	return Decision{}, false
 }
+
+// addressOf returns the original destination of redirected traffic in its one form, the zero Addr for other targets.
+func addressOf(t Target) netip.Addr { return t.Addr.Addr().Unmap().WithZone("") }
 
 // learnedKey is a host and port, or the address where there is no name.
 func learnedKey(host string, t Target) string {
