@@ -68,6 +68,7 @@ var errNoOrigin = errors.New("this session has no origin to connect to")
 
 // tunnel connects s to its origin for a copy both ways. An origin that cannot be reached is a Fault of the session.
 func (i *Interceptor) tunnel(ctx context.Context, s *Session) error {
+	i.renew(s.Target, s.Decision)
 	raw, err := (&origin{i: i, target: s.Target}).dial(ctx)
 	if err != nil {
 		return s.fail(err)
@@ -133,8 +134,8 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return i.faulty(ctx, s, h, name, err)
 	}
 	s.Origin = conn
-	if i.cfg.ClientCertificates == certsTunnel {
-		s.renegotiated = func() { i.learn(o) }
+	if i.cfg.ClientCertificates == certsTunnel && clientOf(s.Target).IsValid() {
+		s.renegotiated = func() { i.learnRenegotiation(o) }
 	}
 	err = i.answer(ctx, s, h, name, o)
 	i.pinned(s.Target, name, err)

@@ -21,6 +21,7 @@ func (i *Interceptor) Decide(ctx context.Context, t Target) Decision {
 	}
 	if d.Mode == Tunnel || d.Mode == Refuse {
 		i.counts.decided(d)
+		i.renew(t, d)
 	}
 	return d
 }
@@ -56,16 +57,30 @@ func (i *Interceptor) decide(ctx context.Context, t Target) Decision {
 	if zone, ok := i.zones.match(ctx, asked); ok {
 		return Decision{Tunnel, "tunnel zone: " + asked + " is listed in " + zone, RuleZone}
 	}
-	key := learnedKey(host, t)
-	if e, ok := i.learned.get(key); ok && i.cfg.ClientCertificates == certsTunnel {
-		return Decision{Tunnel, "learned: " + e.Reason + "; remembered until " + date(e.Until), RuleLearned}
-	}
-	if client := clientOf(t); client.IsValid() && i.cfg.PinnedAlerts > 0 {
-		if e, ok := i.learned.get(Learned{Host: key, Client: client.String()}.key()); ok {
-			return Decision{Tunnel, "pinned: " + e.Reason + "; remembered until " + date(e.Until), RulePinned}
-		}
+	if d, ok := i.remembered(learnedKey(host, t), clientOf(t)); ok {
+		return d
 	}
 	return Decision{Inspect, "nothing says otherwise", RuleNone}
+}
+
+// remembered returns the decision by what was learned of a host and port, for everybody or for one client.
+func (i *Interceptor) remembered(key string, client netip.Addr) (Decision, bool) {
+	mine := Learned{Host: key, Client: client.String()}
+	if i.cfg.ClientCertificates == certsTunnel {
+		e, ok := i.learned.get(key)
+		if !ok && client.IsValid() {
+			e, ok = i.learned.get(renegotiated(mine).key())
+		}
+		if ok {
+			return Decision{Tunnel, "learned: " + e.Reason + "; remembered until " + date(e.Until), RuleLearned}, true
+		}
+	}
+	if client.IsValid() && i.cfg.PinnedAlerts > 0 {
+		if e, ok := i.learned.get(mine.key()); ok {
+			return Decision{Tunnel, "pinned: " + e.Reason + "; remembered until " + date(e.Until), RulePinned}, true
+		}
+	}
+	return Decision{}, false
 }
 
 // permitted returns d, or what is done instead where the CA is not good for name, so that no client would take its leaf.

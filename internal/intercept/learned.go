@@ -31,6 +31,7 @@ const (
 type Learned struct {
 	Host   string    `json:"host"`             // host:port
 	Client string    `json:"client,omitempty"` // the address of the one client that this is for; empty: all
+	Rule   Rule      `json:"rule,omitempty"`   // for one client, RuleLearned: a request of it taught that; else empty
 	Reason string    `json:"reason"`           // in words
 	Until  time.Time `json:"until"`            // when it is forgotten
 }
@@ -39,7 +40,11 @@ func (e Learned) key() string {
 	if e.Client == "" {
 		return e.Host
 	}
-	return e.Host + " " + e.Client
+	key := e.Host + " " + e.Client
+	if e.Rule != "" {
+		key += " " + string(e.Rule)
+	}
+	return key
 }
 
 // of says whether an entry is for a host: "host" with any port, "[address]" or "host:port".

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"crypto/ecdsa"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"io"
@@ -61,15 +62,61 @@ func TestRenegotiationIsNoticed(t *testing.T) {
 		t.Fatalf("error %v is not known as a renegotiation", err)
 	}
 	learned := 0
-	if f := (&Session{renegotiated: func() { learned++ }}).Failed(err); f == nil || f.Kind != FaultClientCertificate || learned != 1 {
+	if f := (&Session{renegotiated: func() { learned++ }}).Failed(err, true); f == nil || f.Kind != FaultClientCertificate || learned != 1 {
 		t.Errorf("fault %v, learned %d times", f, learned)
 	}
+	if f := (&Session{renegotiated: func() { learned++ }}).Failed(err, false); f == nil || f.Kind != FaultNotAllowed || learned != 1 {
+		t.Errorf("for a part of a page: fault %v, learned %d times", f, learned)
+	}
 	for _, s := range []*Session{nil, {}} {
-		if f := s.Failed(err); f == nil || f.Kind != FaultNotAllowed || !strings.Contains(f.Detail, "client certificate") {
+		if f := s.Failed(err, true); f == nil || f.Kind != FaultNotAllowed || !strings.Contains(f.Detail, "client certificate") {
 			t.Errorf("fault %v", f)
 		}
 	}
-	if f := (&Session{}).Failed(io.EOF); f != nil {
+	if f := (&Session{}).Failed(io.EOF, true); f != nil {
 		t.Errorf("an end is taken for %v", f)
 	}
+}
+
+// TestRenegotiationIsRememberedForItsClientAndShortly follows what one has taught from its beginning to its end.
+func TestRenegotiationIsRememberedForItsClientAndShortly(t *testing.T) {
+	dir, now := t.TempDir(), time.Now()
+	i := gatewayWith(t, newRoot(t), Options{StateDir: dir, Now: func() time.Time { return now }}, func(c *Config) { c.PinnedAlerts = 1 })
+	mine := Target{Host: "Site.example.", Port: 443, Client: netip.MustParseAddrPort("[::ffff:192.0.2.1]:7")}
+	other := mine
+	other.Client = netip.MustParseAddrPort("192.0.2.9:7")
+	i.learnRenegotiation(&origin{i: i, target: mine, name: "site.example"})
+	want := func(what string, target Target, rule Rule) {
+		t.Helper()
+		if d := i.Decide(t.Context(), target); d.Rule != rule {
+			t.Errorf("%s: %v", what, d)
+		}
+	}
+	want("the client", mine, RuleLearned)
+	want("another client", other, RuleNone)
+	want("a target without a client", Target{Host: "site.example", Port: 443}, RuleNone)
+	// It lasts while it is used, and another rule for the same client stands beside it.
+	i.pins.accepted.put(netip.MustParseAddr("192.0.2.1"), struct{}{}, now.Add(acceptedLife))
+	i.pinned(mine, "site.example", &clientError{what: "refused", err: &net.OpError{Op: "remote error", Err: tls.AlertError(42)}})
+	for range 5 {
+		now = now.Add(renegotiationLife * 3 / 4)
+		if x := i.Explain(t.Context(), mine, false); x.Decision.Rule != RuleLearned {
+			t.Errorf("explained by %v", x.Decision)
+		}
+		want("in use", mine, RuleLearned)
+	}
+	now = now.Add(renegotiationLife / 4)
+	i.Explain(t.Context(), mine, false)
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	i = gatewayWith(t, newRoot(t), Options{StateDir: dir, Now: func() time.Time { return now }})
+	want("after a restart", mine, RuleLearned)
+	now = now.Add(renegotiationLife)
+	want("when it was not used for as long", mine, RulePinned)
+	i.cfg.PinnedAlerts = 0
+	want("pins apart", mine, RuleNone)
+	i.cfg.ClientCertificates = certsRefuse
+	i.learnRenegotiation(&origin{i: i, target: mine, name: "site.example"})
+	want("where policy has changed", mine, RuleNone)
 }

@@ -106,7 +106,7 @@ type Session struct {
 
 	redial       func(ctx context.Context) (*tls.Conn, error)
 	fallBack     func() bool
-	renegotiated func() // remembers that the origin asks for client certificates; nil: that changes nothing
+	renegotiated func() // remembers that the origin asks this client for certificates; nil: that changes nothing
 }
 
 // Redial opens another verified connection to the same origin, for the same browser session: same name, same protocol,

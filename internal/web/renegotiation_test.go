@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -130,8 +131,42 @@ func TestClientCertificateByRenegotiation(t *testing.T) {
 	if resp, body := get(t, c, base+"/private/"); resp.StatusCode != http.StatusOK || body != "for those with a certificate" || resp.TLS.PeerCertificates[0].Issuer.String() != r.root.cert.Subject.String() {
 		t.Errorf("the next connection: %d %s", resp.StatusCode, body)
 	}
-	if d := r.server.opt.Interceptor.Decide(context.Background(), intercept.Target{Host: "localhost", Port: portOf(t, port)}); d.Rule != intercept.RuleLearned {
+	if d := r.decide("127.0.0.1", port); d.Rule != intercept.RuleLearned {
 		t.Errorf("it was not learned: %+v", d)
+	}
+	// The rest of the site needs no certificate, and is scanned for everybody else.
+	if d := r.decide("127.0.0.9", port); d.Mode != intercept.Inspect {
+		t.Errorf("for another client: %+v", d)
+	}
+}
+
+// decide says what would be done with a client's connection to localhost.
+func (r *rig) decide(client, port string) intercept.Decision {
+	return r.server.opt.Interceptor.Decide(context.Background(), intercept.Target{
+		Host: "localhost", Port: portOf(r.t, port), Client: netip.AddrPortFrom(netip.MustParseAddr(client), 1),
+	})
+}
+
+// TestPartOfAPageTurnsNoScanningOff has a page of anybody's name a path that asks for a client certificate.
+func TestPartOfAPageTurnsNoScanningOff(t *testing.T) {
+	r := newRig(t)
+	port, _ := r.apache()
+	url := "https://localhost:" + port + "/private/"
+	for _, sent := range [][]string{
+		{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"},
+		{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"},
+		{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"},
+	} {
+		resp, body := get(t, r.client(http1), url, sent...)
+		wantPage(t, resp, body, http.StatusForbidden, notice.ForbiddenTarget)
+		if d := r.decide("127.0.0.1", port); d.Mode != intercept.Inspect {
+			t.Errorf("%v: %+v", sent, d)
+		}
+	}
+	resp, body := get(t, r.client(http1), url, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+	wantPage(t, resp, body, http.StatusBadGateway, notice.OriginTLS)
+	if d := r.decide("127.0.0.1", port); d.Rule != intercept.RuleLearned {
+		t.Errorf("a navigation taught nothing: %+v", d)
 	}
 }
 
@@ -185,7 +220,7 @@ func TestFallingBackStaysAtItsSite(t *testing.T) {
 	}
 }
 
-func portOf(t *testing.T, s string) uint16 {
+func portOf(t testing.TB, s string) uint16 {
 	t.Helper()
 	var n uint16
 	if _, err := fmt.Sscan(s, &n); err != nil {

@@ -415,7 +415,7 @@ func (x *exchange) originFailed(err error) {
 		x.faulty(fault)
 	case intercept.Renegotiates(err):
 		x.w.Header().Set("Connection", "close") // the next connection may be passed through
-		x.faulty(x.c.session.Failed(err))
+		x.faulty(x.c.session.Failed(err, meant(x.r)))
 	case x.r.ProtoMajor == 2 && intercept.WantsHTTP11(err):
 		x.fallBack(err)
 	case errors.As(err, &dial):
@@ -429,6 +429,13 @@ func (x *exchange) originFailed(err error) {
 	default:
 		x.refuse(notice.OriginProtocol, "the site's answer is malformed, or there was none", err.Error())
 	}
+}
+
+// meant says whether a request is made by the will of whoever sits at the client, as far as it tells: by a browser that was sent
+// there, and not by a page for one of its parts (Fetch Metadata); or by no browser, which does not tell.
+func meant(r *http.Request) bool {
+	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
+	return mode == "" && dest == "" && r.Header.Get("Sec-Fetch-Site") == "" || mode == "navigate" && dest == "document"
 }
 
 // fallBack has the client ask again, by HTTP/1.1: this request's origin does not want HTTP/2 for it. A browser without a gateway would
