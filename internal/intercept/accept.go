@@ -33,12 +33,13 @@ func (i *Interceptor) Accept(ctx context.Context, client net.Conn, t Target) (s 
 		}
 	}()
 	s = &Session{Target: t, Raw: client}
-	s.Decision = i.decide(ctx, t)
+	s.Decision = i.decideUnseen(ctx, t)
 	s.redial = func(context.Context) (*tls.Conn, error) { return nil, errNoOrigin }
 	switch s.Mode {
 	case Refuse:
 		return s, nil
 	case Tunnel:
+		s.Raw = Named(client, t, s.Decision)
 		return s, i.tunnel(ctx, s)
 	}
 	first, err := i.begin(ctx, s)
@@ -87,7 +88,7 @@ func (s *Session) fail(err error) error {
 
 // acceptTLS goes on behind a ClientHello.
 func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello) error {
-	name, why := i.agree(&s.Target, h)
+	name, why := agree(&s.Target, h)
 	if why != "" && name == "" {
 		s.Decision = Decision{Refuse, why, RuleTarget}
 		return nil
@@ -193,7 +194,7 @@ func (i *Interceptor) clientCertificate(ctx context.Context, s *Session, h *clie
 // A name in both must be the same: otherwise what is asked of the proxy is not what is asked of the origin (domain
 // fronting). An address may go with a name, which then has to be proven by the origin at that address. A server_name that
 // is an address (which RFC 6066, 3 forbids) must be the one that is connected to.
-func (i *Interceptor) agree(t *Target, h *clientHello) (name, why string) {
+func agree(t *Target, h *clientHello) (name, why string) {
 	sni, err := canonicalHost(h.serverName)
 	if err != nil {
 		return "", fmt.Sprintf("the client's server_name %q is not a host name", clean(h.serverName))

@@ -11,7 +11,7 @@ import (
 // was learned, and whether the target makes sense. Accept asks it itself. One that leaves nothing for Accept to do, as the
 // caller tunnels or refuses by it, is counted here. ctx bounds the look-up of the tunnel zones.
 func (i *Interceptor) Decide(ctx context.Context, t Target) Decision {
-	d := i.decide(ctx, t)
+	d := i.decideUnseen(ctx, t)
 	// A connection to port 443 would not turn out to be HTTP without TLS, which needs no certificate. Here the client can be
 	// told, later no more.
 	if name, err := canonicalHost(t.Host); err == nil && isName(name) && t.Port == 443 && d.Mode == Inspect {
@@ -25,6 +25,19 @@ func (i *Interceptor) Decide(ctx context.Context, t Target) Decision {
 	}
 	return d
 }
+
+// decideUnseen is decide before the client's server_name is known. What was learned of an address by clients that gave no name
+// does not hold for the names that others may give there.
+func (i *Interceptor) decideUnseen(ctx context.Context, t Target) Decision {
+	d := i.decide(ctx, t)
+	if host, err := canonicalHost(t.Host); err == nil && !isName(host) && (d.Rule == RuleLearned || d.Rule == RulePinned) {
+		return undecided
+	}
+	return d
+}
+
+// undecided is what is done where no list has the host, and nothing was learned.
+var undecided = Decision{Inspect, "nothing says otherwise", RuleNone}
 
 // decide is Decide, uncounted.
 func (i *Interceptor) decide(ctx context.Context, t Target) Decision {
@@ -60,7 +73,7 @@ func (i *Interceptor) decide(ctx context.Context, t Target) Decision {
 	if d, ok := i.remembered(learnedKey(host, t), clientOf(t)); ok {
 		return d
 	}
-	return Decision{Inspect, "nothing says otherwise", RuleNone}
+	return undecided
 }
 
 // remembered returns the decision by what was learned of a host and port, for everybody or for one client.

@@ -58,12 +58,11 @@ func TestAddressInTheHelloOpensNoTunnel(t *testing.T) {
 		}
 	}
 	// Where it is the destination, nothing has changed.
-	i := gatewayOf(t, newRoot(t))
 	h := &clientHello{serverName: "127.0.0.1"}
-	if name, why := i.agree(&Target{Addr: netip.MustParseAddrPort("[::ffff:127.0.0.1]:443")}, h); name != "127.0.0.1" || why != "" {
+	if name, why := agree(&Target{Addr: netip.MustParseAddrPort("[::ffff:127.0.0.1]:443")}, h); name != "127.0.0.1" || why != "" {
 		t.Errorf("%q, %s", name, why)
 	}
-	if _, why := i.agree(&Target{Addr: netip.MustParseAddrPort("127.0.0.2:443")}, h); !strings.Contains(why, "made to 127.0.0.2") {
+	if _, why := agree(&Target{Addr: netip.MustParseAddrPort("127.0.0.2:443")}, h); !strings.Contains(why, "made to 127.0.0.2") {
 		t.Errorf("why: %q", why)
 	}
 }

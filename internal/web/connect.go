@@ -48,7 +48,7 @@ func (x *exchange) connect() {
 	target := intercept.Target{Host: to.host, Port: to.port, Client: x.c.addr, User: x.facts.User}
 	switch d := x.s.opt.Interceptor.Decide(x.r.Context(), target); d.Mode {
 	case intercept.Tunnel:
-		x.tunnel(d)
+		x.tunnel(target, d)
 	case intercept.Inspect, intercept.Plain:
 		if nc := x.establish(); nc != nil {
 			x.s.open(nc, target, x.facts)
@@ -62,7 +62,7 @@ func (x *exchange) connect() {
 
 // tunnel carries a connection through unopened. The origin is dialled first, so that the client learns of it when that
 // fails.
-func (x *exchange) tunnel(d intercept.Decision) {
+func (x *exchange) tunnel(t intercept.Target, d intercept.Decision) {
 	out, err := x.s.opt.Dialer.Dial(x.r.Context(), x.to.String())
 	if err != nil {
 		x.dialFailed(err)
@@ -73,7 +73,7 @@ func (x *exchange) tunnel(d intercept.Decision) {
 		_ = out.Close() // the client has gone; nothing was sent
 		return
 	}
-	x.s.carry(nc, out, x.facts, "tunnel", "tunnel: "+d.Reason)
+	x.s.carry(intercept.Named(nc, t, d), out, x.facts, "tunnel", "tunnel: "+d.Reason)
 }
 
 // establish takes the connection over from net/http and tells the client that it may go on; nil where it is gone.
@@ -175,7 +175,8 @@ func (s *Server) guard(nc net.Conn, f policy.Facts) {
 	}
 }
 
-// carry copies both ways until either end has enough, and records it as an exception with its reason.
+// carry copies both ways until either end has enough, and records it as an exception with its reason; so it does a tunnel that
+// turns out to be for another name, of which nothing has passed.
 func (s *Server) carry(client, origin net.Conn, f policy.Facts, kind, why string) {
 	defer s.guard(client, f)
 	ctx, done, ok := s.hold(client, false)
@@ -186,6 +187,9 @@ func (s *Server) carry(client, origin net.Conn, f policy.Facts, kind, why string
 	defer done()
 	s.opt.Gate.Exempt(f, kind, why)
 	n, err := relay.Copy(ctx, client, origin, s.settings.Load().StreamTimeout.Std())
+	if opening := (*intercept.OpeningError)(nil); errors.As(err, &opening) {
+		s.opt.Gate.Refuse(f, notice.Mismatch, "", err.Error()) // there is nothing to be said on it
+	}
 	s.opt.Log.Debug("carried a connection", "host", f.Host, "client", f.Client, "up", n.Up, "down", n.Down, "why", why, "error", err)
 }
 
