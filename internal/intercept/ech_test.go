@@ -17,7 +17,7 @@ func echConfigs(t *testing.T, public string) []byte {
 	}
 	var b cryptobyte.Builder
 	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-		b.AddUint16(extECH)
+		b.AddUint16(0xfe0d) // the version
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
 			b.AddUint8(7)      // config_id
 			b.AddUint16(0x020) // DHKEM(X25519, HKDF-SHA256)

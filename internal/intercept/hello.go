@@ -31,9 +31,7 @@ const (
 	extALPN            = 16
 	extSessionTicket   = 35
 	extPreSharedKey    = 41
-	extECH             = 0xfe0d
 	serverNameHost     = 0
-	echOuter           = 0
 	sslv2ClientHello   = 0x80
 	maxExtensionsCount = 256
 )
@@ -43,7 +41,6 @@ type clientHello struct {
 	serverName string   // as sent; empty: none was
 	alpn       []string // in the client's order; nil: none was sent
 	tickets    [][]byte // what may be a session ticket of ours: of TLS 1.2, or the identities of TLS 1.3
-	ech        bool     // an outer encrypted_client_hello is there, be it real or GREASE
 }
 
 // opening is the first thing that a client sent.
@@ -281,12 +278,6 @@ func (h *clientHello) extension(id uint16, ext cryptobyte.String) bool {
 		}
 	case extPreSharedKey:
 		return h.readIdentities(ext)
-	case extECH: // RFC 9849, 5
-		var typ uint8
-		if !ext.ReadUint8(&typ) {
-			return false
-		}
-		h.ech = typ == echOuter
 	}
 	return true
 }
