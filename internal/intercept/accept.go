@@ -132,6 +132,7 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		return i.clientCertificate(ctx, s, h, o)
 	}
 	if err != nil {
+		i.http11Failed(o, protos)
 		return i.faulty(ctx, s, h, name, err)
 	}
 	s.Origin = conn

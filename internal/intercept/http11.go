@@ -7,8 +7,9 @@ import (
 )
 
 const (
-	// http11Life is how long it is remembered that an origin wants HTTP/1.1, and maxHTTP11 of how many at most.
-	http11Life = 24 * time.Hour
+	// http11Life is how long it is remembered that an origin wants HTTP/1.1, and maxHTTP11 of how many at most. It is short, as
+	// nobody can see it or have it forgotten; what it costs to learn it again is one redirection.
+	http11Life = time.Hour
 	maxHTTP11  = 1024
 )
 
@@ -18,19 +19,24 @@ func WantsHTTP11(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "HTTP_1_1_REQUIRED") // net/http exports no type for it
 }
 
-// FallBack has the client's next connections to the origin of s, and theirs to it, speak HTTP/1.1. It says false where that is so
-// already, or cannot be because the client speaks HTTP/2 alone.
-func (s *Session) FallBack() bool { return s != nil && s.fallBack != nil && s.fallBack() }
+// FallBack has the client's next connections to the origin of s, and theirs to it, speak HTTP/1.1. It says false where the session
+// speaks that itself, or the client speaks HTTP/2 alone. Other requests of the session, and other sessions from before, may be told
+// the same: each is to be asked again by a new connection.
+func (s *Session) FallBack() bool {
+	return s != nil && s.Proto == "h2" && s.fallBack != nil && s.fallBack()
+}
 
 // fallBackOf returns FallBack for a session with o, whose client offers what is in protos.
 func (i *Interceptor) fallBackOf(o *origin, protos []string) func() bool {
 	key := learnedKey(o.name, o.target)
 	return func() bool {
-		if _, known := i.http11.get(key); known || !slices.Contains(protos, "http/1.1") {
+		if !slices.Contains(protos, "http/1.1") {
 			return false
 		}
-		i.http11.put(key, struct{}{}, i.now().Add(http11Life))
-		i.log.Info("an origin wants HTTP/1.1: its next connections speak it", "host", key)
+		if _, known := i.http11.get(key); !known {
+			i.http11.put(key, struct{}{}, i.now().Add(http11Life))
+			i.log.Info("an origin wants HTTP/1.1: its next connections speak it", "host", key)
+		}
 		return true
 	}
 }
@@ -41,4 +47,12 @@ func (i *Interceptor) lowered(key string, protos []string) []string {
 		return []string{"http/1.1"}
 	}
 	return protos
+}
+
+// http11Failed forgets that the origin of o wants HTTP/1.1, where a handshake has failed that offered it for that reason alone: an
+// origin that has come to speak HTTP/2 only is not to be out of reach.
+func (i *Interceptor) http11Failed(o *origin, protos []string) {
+	if len(o.protos) < len(protos) {
+		i.http11.drop(learnedKey(o.name, o.target))
+	}
 }

@@ -205,6 +205,26 @@ func TestSiteThatWantsHTTP11ForAClientCertificate(t *testing.T) {
 	}
 }
 
+// TestEveryRequestByHTTP2FallsBack asks for several such paths at the same time by one connection, and by one of another client's
+// that was open before.
+func TestEveryRequestByHTTP2FallsBack(t *testing.T) {
+	r := newRig(t)
+	port, _ := r.apache("LoadModule http2_module /usr/lib/apache2/modules/mod_http2.so", "Protocols h2 http/1.1", "H2ModernTLSOnly off")
+	base := "https://localhost:" + port
+	clients := []*http.Client{r.client(), r.client()}
+	for _, c := range clients {
+		if resp, body := get(t, c, base+"/"); resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
+			t.Fatalf("%s %s %s", resp.Proto, resp.Status, body)
+		}
+	}
+	if resp, _ := get(t, clients[0], base+"/private/"); resp.StatusCode != http.StatusTemporaryRedirect {
+		t.Errorf("the first: %s %s", resp.Proto, resp.Status)
+	}
+	if resp, _ := get(t, clients[1], base+"/private/"); resp.StatusCode != http.StatusTemporaryRedirect {
+		t.Errorf("another connection from before: %s %s", resp.Proto, resp.Status)
+	}
+}
+
 // TestFallingBackStaysAtItsSite has the path begin like another host.
 func TestFallingBackStaysAtItsSite(t *testing.T) {
 	r := newRig(t, func(p *plan) { p.tls.ClientCertificates = "refuse" })
