@@ -82,8 +82,8 @@ func parseZone(s string) (string, error) {
 	return name, nil
 }
 
-// match returns the first zone that lists a canonical host: a name as it is, an address in reverse. A zone that does not
-// answer in time lists nothing.
+// match returns a zone that lists a canonical host: a name as it is, an address in reverse. All are asked at the same time, so
+// that several which do not answer are waited for no longer than one. A zone that does not answer in time lists nothing.
 func (z *zones) match(ctx context.Context, host string) (zone string, ok bool) {
 	if len(z.names) == 0 || host == "" {
 		return "", false
@@ -92,8 +92,27 @@ func (z *zones) match(ctx context.Context, host string) (zone string, ok bool) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		label = reversed(a)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the first that lists it is enough
+	waiting, answers := 0, make(chan string, len(z.names))
 	for n, zone := range z.names {
-		if z.listed(ctx, n, label+"."+zone) {
+		yes, answer := z.listed(n, label+"."+zone)
+		switch {
+		case yes:
+			return zone, true
+		case answer != nil:
+			waiting++
+			go func() {
+				if answer(ctx) {
+					answers <- zone
+				} else {
+					answers <- ""
+				}
+			}()
+		}
+	}
+	for range waiting {
+		if zone := <-answers; zone != "" {
 			return zone, true
 		}
 	}
@@ -118,34 +137,37 @@ func reversed(a netip.Addr) string {
 	return strings.Join(parts, ".")
 }
 
-// listed asks whether a name is in a zone. Several that ask the same ask once.
-func (z *zones) listed(ctx context.Context, zone int, name string) bool {
+// listed says whether a name is in a zone. Where that is not known it is asked for, and answer waits for that; nil, it is known.
+// Several that ask the same ask once.
+func (z *zones) listed(zone int, name string) (yes bool, answer func(context.Context) bool) {
 	if len(name) > 253 {
-		return false // no such name can be in DNS
+		return false, nil // no such name can be in DNS
 	}
 	if yes, ok := z.cache.get(name); ok {
-		return yes
+		return yes, nil
 	}
 	br := &z.breakers[zone]
 	if !br.closed(z.now()) { // looked at before a goroutine is spent
 		z.skipped.Add(1)
-		return false
+		return false, nil
 	}
 	ch := z.flight.DoChan(name, func() (_ any, err error) {
 		defer recovered(z.log, &err)
 		// Not the asker's context: others wait for the same, and the answer is worth keeping.
-		yes, err := z.ask(context.WithoutCancel(ctx), br, name)
+		yes, err := z.ask(context.Background(), br, name)
 		if err != nil && !errors.Is(err, errZoneDown) {
 			z.log.Warn("a tunnel zone could not be asked: it lists nothing meanwhile", "name", clean(name), "error", err)
 		}
 		return yes, nil
 	})
-	select {
-	case r := <-ch:
-		yes, _ := r.Val.(bool)
-		return yes
-	case <-ctx.Done():
-		return false
+	return false, func(ctx context.Context) bool {
+		select {
+		case r := <-ch:
+			yes, _ := r.Val.(bool)
+			return yes
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 

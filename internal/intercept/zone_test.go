@@ -429,3 +429,52 @@ func FuzzDNSAnswer(f *testing.F) {
 		}
 	})
 }
+
+// TestZonesAreAskedAtTheSameTime has each zone answer only when all have been asked.
+func TestZonesAreAskedAtTheSameTime(t *testing.T) {
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(func() { _ = udp.Close(); wg.Wait() })
+	wg.Go(func() {
+		type question struct {
+			from  net.Addr
+			reply dnsmessage.Message
+		}
+		asked := map[string]question{}
+		for len(asked) < 3 {
+			b := make([]byte, 4096)
+			n, from, err := udp.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			var q dnsmessage.Message
+			if err := q.Unpack(b[:n]); err != nil {
+				t.Error(err)
+				return
+			}
+			name, answer := q.Questions[0].Name.String(), reply(q, 60)
+			if strings.HasSuffix(name, ".c.zone.") {
+				answer = reply(q, 60, "127.0.0.2")
+			}
+			asked[name] = question{from, answer}
+		}
+		for _, q := range asked {
+			if b, err := q.reply.Pack(); err == nil {
+				_, _ = udp.WriteTo(b, q.from)
+			}
+		}
+	})
+	i := gatewayOf(t, newRoot(t), func(c *Config) {
+		c.TunnelZones, c.TunnelZoneServers = []string{"a.zone", "b.zone", "c.zone"}, []string{udp.LocalAddr().String()}
+		c.TunnelZoneTimeout = units.Duration(4 * time.Second)
+	})
+	if d := i.Decide(t.Context(), Target{Host: "bank.example", Port: 443}); d.Rule != RuleZone || !strings.Contains(d.Reason, "c.zone") {
+		t.Errorf("%v (%s)", d.Mode, d.Reason)
+	}
+	if st := i.Stats().Zones; st.Asked != 3 || st.Failed != 0 {
+		t.Errorf("%+v, want three questions and none that failed", st)
+	}
+}
