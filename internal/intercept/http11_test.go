@@ -2,6 +2,8 @@ package intercept
 
 import (
 	"crypto/tls"
+	"errors"
+	"slices"
 	"testing"
 )
 
@@ -40,7 +42,15 @@ func TestFallBackHoldsForWhatWasOpenBefore(t *testing.T) {
 func TestOriginThatHasHTTP2OnlyIsReachedAgain(t *testing.T) {
 	root := newRoot(t)
 	i := gatewayOf(t, root)
-	only := rawOrigin(t, &tls.Config{Certificates: []tls.Certificate{root.leaf([]string{"site.example"}, nil)}, NextProtos: []string{"h2"}})
+	only := rawOrigin(t, &tls.Config{
+		Certificates: []tls.Certificate{root.leaf([]string{"site.example"}, nil)}, NextProtos: []string{"h2"},
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			if !slices.Contains(h.SupportedProtos, "h2") { // crypto/tls itself goes on without a protocol
+				return nil, errors.New("HTTP/2 alone")
+			}
+			return nil, nil
+		},
+	})
 	target := to("site.example", only)
 	i.http11.put(learnedKey("site.example", target), struct{}{}, i.now().Add(http11Life)) // as it was before
 	d := openDoor(t, i, target)
