@@ -26,7 +26,7 @@ type Config struct {
 	Revocation         string         `toml:"revocation" doc:"what is done where it cannot be checked whether a certificate is revoked, as the authority's list cannot be had or the server staples no answer: \"pass\" logs it, \"refuse\" shows a page (and waits for lists), \"off\" fetches no lists; what is known to be revoked never passes"`
 	ClientCertificates string         `toml:"client_certificates" doc:"what happens where an origin asks for a client certificate, which only the browser has: \"tunnel\" passes the connection through unopened and remembers the host, \"anonymous\" answers that there is none and scans on, \"refuse\" shows a page"`
 	Learned            units.Duration `toml:"learned" doc:"how long a host that asked for a client certificate is remembered and passed through"`
-	PinnedAlerts       int            `toml:"pinned_alerts" doc:"after how many refusals of our certificates for one host, each within an hour of the last, a client that accepts them for other hosts is passed through to that host (applications with certificates built in); 0: never"`
+	PinnedAlerts       int            `toml:"pinned_alerts" doc:"after how many refusals of our certificates for one host, at least ten seconds and at most an hour apart, a client that accepts them for other hosts is passed through to that host (applications with certificates built in); 0: never"`
 	Pinned             units.Duration `toml:"pinned" doc:"how long such a client is passed through to that host"`
 	HelloTimeout       units.Duration `toml:"hello_timeout" doc:"how long a client may take for its first message"`
 	HandshakeTimeout   units.Duration `toml:"handshake_timeout" doc:"how long a TLS handshake may take, on each side"`

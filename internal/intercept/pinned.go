@@ -12,10 +12,12 @@ import (
 )
 
 // The bounds of what is known about clients. A client that has accepted a certificate of ours within acceptedLife has our
-// CA; its alerts count for alertWindow after the first of them.
+// CA; its alerts count for alertWindow after the last of them. Those within alertBurst of one that has counted are the same try:
+// browsers make several by themselves, for one visit.
 const (
 	maxAlerts    = 10_000
 	alertWindow  = time.Hour
+	alertBurst   = 10 * time.Second
 	maxAccepted  = 10_000
 	acceptedLife = 24 * time.Hour
 )
@@ -25,22 +27,32 @@ const (
 // that has never accepted any has not got our CA, and is not let past the scanner for that.
 type pins struct {
 	mu       sync.Mutex
-	alerts   *lru[string, int]          // by host:port and client
+	alerts   *lru[string, alerts]       // by host:port and client
 	accepted *lru[netip.Addr, struct{}] // clients that have our CA
 }
 
-func newPins(now func() time.Time) *pins {
-	return &pins{alerts: newLRU[string, int](maxAlerts, now), accepted: newLRU[netip.Addr, struct{}](maxAccepted, now)}
+// alerts are those of one client for one host and port.
+type alerts struct {
+	n    int
+	last time.Time // when the last of them was that counted
 }
 
-// refused counts one alert of a client for what learned entry e would be about, and returns how many there were.
+func newPins(now func() time.Time) *pins {
+	return &pins{alerts: newLRU[string, alerts](maxAlerts, now), accepted: newLRU[netip.Addr, struct{}](maxAccepted, now)}
+}
+
+// refused counts one alert of a client for what learned entry e would be about, and returns how many there were. It is not counted
+// where one has been just before.
 func (p *pins) refused(key string, now time.Time) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n, _ := p.alerts.get(key)
-	n++
-	p.alerts.put(key, n, now.Add(alertWindow))
-	return n
+	a, known := p.alerts.get(key)
+	if known && now.Sub(a.last) < alertBurst {
+		return a.n
+	}
+	a = alerts{a.n + 1, now}
+	p.alerts.put(key, a, now.Add(alertWindow))
+	return a.n
 }
 
 // pinned looks at how the handshake with a client ended that was given a leaf for a verified origin, and has connections

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -39,7 +40,9 @@ func TestPinnedClientIsPassedThroughAfterItsAlerts(t *testing.T) {
 			cert := root.leaf([]string{"app.example"}, nil)
 			org := newOrigin(t, cert)
 			dir, now := t.TempDir(), time.Now()
-			i := gatewayWith(t, root, Options{StateDir: dir, Now: func() time.Time { return now }}, func(c *Config) { c.PinnedAlerts = 2 })
+			var later atomic.Int64
+			clock := func() time.Time { return now.Add(time.Duration(later.Load())) }
+			i := gatewayWith(t, root, Options{StateDir: dir, Now: clock}, func(c *Config) { c.PinnedAlerts = 2 })
 			d := openDoor(t, i, to("app.example", org))
 			pinned := x509.NewCertPool()
 			pinned.AddCert(root.cert)
@@ -55,6 +58,7 @@ func TestPinnedClientIsPassedThroughAfterItsAlerts(t *testing.T) {
 				t.Fatalf("%v, %v", s, err)
 			}
 			for range 2 {
+				later.Add(int64(alertBurst))
 				_, err := pinnedVisit(t, d, pinned, "127.0.0.2", version)
 				if name, ok := certificateAlert(err); !ok || (name != "bad_certificate" && name != "unknown_ca") {
 					t.Fatalf("alert %q (%v) of %v", name, ok, err)
@@ -123,6 +127,13 @@ func TestPinnedClientsAreForgotten(t *testing.T) {
 	if mode() != Inspect {
 		t.Fatal("a certificate that was accepted meanwhile does not count")
 	}
+	for range 4 {
+		now = now.Add(alertBurst / 5)
+		if i.pinned(target, "app.example", alert); mode() != Inspect {
+			t.Fatal("one visit of a browser that tries again by itself suffices")
+		}
+	}
+	now = now.Add(alertBurst / 5)
 	i.pinned(target, "app.example", alert)
 	if mode() != Tunnel {
 		t.Fatal("two alerts did not suffice")
