@@ -73,7 +73,7 @@ func bypassForgetCommand() *cobra.Command {
 		Use:   "forget HOST...",
 		Short: "Forget hosts, so that their connections are opened again",
 		Long: "Forget hosts (\"host\" for all its ports, or \"host:port\"), so that their connections are opened again. A running gateway\n" +
-			"notices within seconds. Exit codes: 0 forgotten; 1 none of them was learned.",
+			"notices within seconds; what it has learned only just is waited for. Exit codes: 0 forgotten; 1 none of them was learned.",
 		RunE: func(c *cobra.Command, args []string) error {
 			cfg, _, err := f.load()
 			if err != nil {
@@ -95,7 +95,7 @@ func bypassForgetCommand() *cobra.Command {
 			}
 			forgotten := 0
 			for _, host := range args {
-				gone, err := intercept.ForgetLearned(cfg.StateDir, host)
+				gone, err := intercept.ForgetLately(c.Context(), cfg.StateDir, host)
 				if err != nil {
 					return err
 				}

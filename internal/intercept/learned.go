@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -208,6 +209,22 @@ func ForgetLearned(dir, host string) ([]Learned, error) {
 		return nil, nil
 	}
 	return gone, writeLearned(path, kept)
+}
+
+// ForgetLately is ForgetLearned for a host that may have been learned just now: where the file has nothing of it, it waits for as long
+// as a running gateway may take to write it there, some seconds. It ends early with ctx, and then with the context's error.
+func ForgetLately(ctx context.Context, dir, host string) ([]Learned, error) {
+	for end := time.Now().Add(2 * saveAfter); ; {
+		gone, err := ForgetLearned(dir, host)
+		if err != nil || len(gone) > 0 || !time.Now().Before(end) {
+			return gone, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(saveAfter / 20):
+		}
+	}
 }
 
 // writeLearned writes the file; the lock is held. It keeps the owner, as root may change what belongs to the gateway.

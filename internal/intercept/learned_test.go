@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -63,5 +64,23 @@ func TestLRUIsBoundedAndForgets(t *testing.T) {
 	now = now.Add(time.Hour)
 	if _, ok := c.get(3); ok || c.size() != 2 {
 		t.Errorf("an expired entry is there, or still takes its place (%d)", c.size())
+	}
+}
+
+func TestForgetFindsWhatWasLearnedJustNow(t *testing.T) {
+	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	l := newLearnedHosts(dir, log, time.Now)
+	l.add(Learned{Host: "a.example:443", Reason: "tried", Until: time.Now().Add(time.Hour)})
+	if gone, err := ForgetLately(t.Context(), dir, "a.example"); err != nil || len(gone) != 1 {
+		t.Fatalf("forgotten: %+v, %v", gone, err)
+	}
+	l.looked = time.Time{} // as if the last look was a while ago
+	if _, ok := l.get("a.example:443"); ok {
+		t.Error("it is still known")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if gone, err := ForgetLately(ctx, dir, "b.example"); err == nil || len(gone) != 0 {
+		t.Errorf("of nothing, given up: %+v, %v", gone, err)
 	}
 }
