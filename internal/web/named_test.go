@@ -17,7 +17,7 @@ import (
 func TestListedHostIsNoWayToItsNeighbours(t *testing.T) {
 	r := newRig(t, func(p *plan) { p.tls.Tunnel = []string{"localhost"} })
 	came := make(chan int64, 1)
-	addr := r.rawOrigin(func(c net.Conn, br *bufio.Reader) {
+	addr := r.rawOrigin(func(_ net.Conn, br *bufio.Reader) {
 		n, _ := io.Copy(io.Discard, br)
 		came <- n
 	})
