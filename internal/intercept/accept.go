@@ -268,11 +268,13 @@ func (i *Interceptor) answer(ctx context.Context, s *Session, h *clientHello, na
 	conf.GetCertificate = func(chi *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return i.leaves.forClient(ctx, chi, name, model)
 	}
-	c := tls.Server(s.Raw, conf)
+	watch := &alertWatch{Conn: s.Raw}
+	c := tls.Server(watch, conf)
 	if err := c.HandshakeContext(ctx); err != nil {
 		_ = s.Raw.Close()
-		return &clientError{what: "the TLS handshake with the client failed", err: err}
+		return &clientError{what: "the TLS handshake with the client failed", err: watch.meant(err)}
 	}
+	watch.done = true
 	_ = s.Raw.SetDeadline(time.Time{})
 	s.Client, s.Raw, s.Proto = c, nil, protoOf(c)
 	return nil

@@ -1,12 +1,8 @@
 package intercept
 
 import (
-	"crypto/tls"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"reflect"
 	"sync"
 	"time"
 )
@@ -92,26 +88,3 @@ func (i *Interceptor) pinned(t Target, name string, err error) {
 
 // clientOf returns the address of a target's client, in its one form.
 func clientOf(t Target) netip.Addr { return t.Client.Addr().Unmap().WithZone("") }
-
-// certificateAlerts are the alerts that speak of a certificate (RFC 8446, 6.2), without certificate_required, which a
-// client has no use for.
-var certificateAlerts = map[uint8]string{
-	42: "bad_certificate", 43: "unsupported_certificate", 44: "certificate_revoked", 45: "certificate_expired",
-	46: "certificate_unknown", 48: "unknown_ca",
-}
-
-// certificateAlert returns the name of the alert by which the peer refused a certificate, where that is why a handshake
-// failed. crypto/tls has a type for alerts that is not exported, a number.
-func certificateAlert(err error) (name string, ok bool) {
-	var op *net.OpError
-	if !errors.As(err, &op) || op.Op != "remote error" || op.Err == nil {
-		return "", false
-	}
-	var code tls.AlertError
-	if v := reflect.ValueOf(op.Err); v.Kind() == reflect.Uint8 {
-		name, ok = certificateAlerts[uint8(v.Uint())]
-	} else if errors.As(op.Err, &code) {
-		name, ok = certificateAlerts[uint8(code)]
-	}
-	return name, ok
-}
