@@ -141,6 +141,9 @@ func (r *crls) check(ctx context.Context, path []*x509.Certificate, operators, p
 	return nil
 }
 
+// insideMark tells attempts from inside the network from others.
+const insideMark = " inside"
+
 // errNotYet says that a list is being fetched.
 var errNotYet = errors.New("the revocation list is being fetched")
 
@@ -186,7 +189,7 @@ func (r *crls) list(ctx context.Context, place string, issuer *x509.Certificate,
 	key, now := crlKey(place, issuer), r.now()
 	attempt := key // that it may not be had from here says nothing about there
 	if from == r.inside {
-		attempt += " inside"
+		attempt += insideMark
 	}
 	have := r.get(key, now)
 	if have != nil && now.Before(have.refresh) {
@@ -198,12 +201,19 @@ func (r *crls) list(ctx context.Context, place string, issuer *x509.Certificate,
 		}
 		return nil, err
 	}
+	wait := have == nil && r.policy == revocationRefuse
+	if have == nil {
+		// What is known here, of before a restart or an eviction, holds before the answer, whatever the policy.
+		if have = r.kept(ctx, key, issuer); have != nil && now.Before(have.refresh) {
+			return have, nil
+		}
+	}
 	ch := r.flight.DoChan(attempt, func() (_ any, err error) {
 		defer recovered(r.log, &err)
 		// Not the asker's context: others wait for the same, and the list is worth having.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), crlTimeout)
 		defer cancel()
-		l, err := r.load(ctx, key, place, issuer, from)
+		l, err := r.load(ctx, key, place, issuer, from, have)
 		if err != nil {
 			r.failures.Add(1)
 			if !errors.Is(err, errCrowded) {
@@ -215,10 +225,11 @@ func (r *crls) list(ctx context.Context, place string, issuer *x509.Certificate,
 		r.put(key, l)
 		return l, nil
 	})
-	if have != nil {
+	switch {
+	case wait:
+	case have != nil:
 		return have, nil
-	}
-	if r.policy != revocationRefuse {
+	default:
 		return nil, errNotYet
 	}
 	select {
@@ -227,6 +238,30 @@ func (r *crls) list(ctx context.Context, place string, issuer *x509.Certificate,
 		return l, res.Err
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+}
+
+// kept takes a list from its file into memory, where there is one that holds. Those who want the same one wait for one reading, each
+// until its own ctx ends.
+func (r *crls) kept(ctx context.Context, key string, issuer *x509.Certificate) *crl {
+	if r.dir == "" {
+		return nil
+	}
+	ch := r.flight.DoChan("file "+key, func() (_ any, err error) {
+		defer recovered(r.log, &err)
+		l, fetched := r.read(key, issuer)
+		if l != nil {
+			l.refresh = refreshAt(l, fetched)
+			r.put(key, l)
+		}
+		return l, nil
+	})
+	select {
+	case res := <-ch:
+		l, _ := res.Val.(*crl)
+		return l
+	case <-ctx.Done():
+		return nil
 	}
 }
 
@@ -247,8 +282,14 @@ func (r *crls) put(key string, l *crl) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if old := r.lists[key]; old != nil {
+		if l.thisUpdate.Before(old.list.thisUpdate) {
+			return // read of a file while a newer one came
+		}
 		r.total -= len(old.list.revoked)
 	}
+	// Whoever could not have it finds it in memory from now on, or in its file.
+	r.failed.drop(key)
+	r.failed.drop(key + insideMark)
 	r.lists[key] = &crlItem{l, r.now()}
 	r.total += len(l.revoked)
 	for len(r.lists) > 1 && (len(r.lists) > crlLists || r.total > crlEntries) {
@@ -263,15 +304,12 @@ func (r *crls) put(key string, l *crl) {
 	}
 }
 
-// load reads a list from its file, or fetches it where there is none, or one that is getting old.
-func (r *crls) load(ctx context.Context, key, place string, issuer *x509.Certificate, from *fetcher) (*crl, error) {
-	kept, keptAt := r.read(key, issuer)
-	if kept != nil && r.now().Before(refreshAt(kept, keptAt)) {
-		kept.refresh = refreshAt(kept, keptAt)
-		return kept, nil
-	}
+// load fetches a list; kept, which may be nil, is what there is of before.
+func (r *crls) load(ctx context.Context, key, place string, issuer *x509.Certificate, from *fetcher, kept *crl) (*crl, error) {
 	if have := r.get(key, r.now()); have != nil && (kept == nil || have.thisUpdate.After(kept.thisUpdate)) {
-		kept = have
+		if kept = have; r.now().Before(have.refresh) {
+			return have, nil // it came while this was about to be asked for
+		}
 	}
 	der, err := from.fetch(ctx, place, crlSize)
 	if err != nil {

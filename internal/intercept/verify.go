@@ -74,7 +74,8 @@ type presented struct {
 }
 
 // judge judges what an origin presented. It returns the path to a trusted root, nil where there is none, and every fault
-// that it found, so that an exception for one does not hide another.
+// that it found, so that an exception for one does not hide another. A path that leads to a trusted root but for its dates or weak
+// keys comes with the fault: whether it is revoked is still to be asked.
 //
 // It is crypto/x509's path validation (RFC 5280, 6) with what browsers ask for besides: keys and signatures that are not
 // weak, a leaf that is a server's and no authority's, no wildcard over a public suffix, must-staple, and never this gateway's own CA, which the machine may well trust.
@@ -102,12 +103,15 @@ func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault
 		path, fault = v.paths(&valid, others, now)
 		add(fault)
 	}
-	if path == nil {
-		for _, f := range v.besides(leaf, others, now) {
+	trusted := path != nil
+	if !trusted {
+		var more []*Fault
+		path, more = v.besides(leaf, others, now)
+		for _, f := range more {
 			add(f)
 		}
 	}
-	for _, f := range leafUsage(leaf, path != nil) {
+	for _, f := range leafUsage(leaf, trusted) {
 		add(f)
 	}
 	add(checkName(leaf, p.name))
@@ -117,9 +121,9 @@ func (v *verifier) judge(p presented) (path []*x509.Certificate, faults []*Fault
 	return path, faults
 }
 
-// besides returns the faults of a chain without a path that dates and weak keys might hide: it has to lead to a trusted root when
-// each certificate is taken as valid. A signature that crypto/x509 does not check, by SHA-1 say, leads nowhere.
-func (v *verifier) besides(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) []*Fault {
+// besides returns the path of a chain that has none otherwise, and the faults that dates and weak keys might hide: it has to lead to a
+// trusted root when each certificate is taken as valid. A signature that crypto/x509 does not check, by SHA-1 say, leads nowhere.
+func (v *verifier) besides(leaf *x509.Certificate, others []*x509.Certificate, now time.Time) (path []*x509.Certificate, faults []*Fault) {
 	valid := func(c *x509.Certificate) *x509.Certificate {
 		out := *c
 		out.NotBefore, out.NotAfter = now.Add(-time.Second), now.Add(time.Second)
@@ -135,19 +139,18 @@ func (v *verifier) besides(leaf *x509.Certificate, others []*x509.Certificate, n
 	})
 	if err != nil {
 		if selfIssued(leaf) && len(others) == 0 {
-			return nil // that it is self-signed says so
+			return nil, nil // that it is self-signed says so
 		}
-		return []*Fault{{Kind: FaultUntrusted, Detail: fmt.Sprintf("no trusted authority stands behind the certificate of %s, issued by %s", subject(leaf), clean(leaf.Issuer.String())), Err: err}}
+		return nil, []*Fault{{Kind: FaultUntrusted, Detail: fmt.Sprintf("no trusted authority stands behind the certificate of %s, issued by %s", subject(leaf), clean(leaf.Issuer.String())), Err: err}}
 	}
-	var faults []*Fault
 	for _, path := range found {
 		f := v.path(path)
 		if f == nil {
-			return nil
+			return path, nil
 		}
 		faults = append(faults, f)
 	}
-	return faults
+	return found[0], faults
 }
 
 // notOurs returns a fault where a chain leads to this gateway.
