@@ -136,13 +136,16 @@ func (d *doctor) authority() bool {
 	return true
 }
 
+// rotationDue is how long a rotation may last beyond its time: the running gateway looks every few seconds.
+const rotationDue = time.Minute
+
 // rotation tells of a rotation that is under way.
 func (d *doctor) rotation(r *intercept.Rotation) {
 	const what = "rotation of the authority"
 	seen := fmt.Sprintf("under way until %s; the next one has SHA-256 %s", r.Until.Format("2006-01-02 15:04 MST"), intercept.Fingerprint(r.Next))
 	switch left := time.Until(r.Until); {
-	case left < -time.Hour:
-		d.note(what, levelWarn, seen, "its time is over: the gateway has not run since, or its log says why it goes on; \"lazaret ca rotate --finish\" ends it")
+	case left < -rotationDue:
+		d.note(what, levelFail, seen, "its time is over: the gateway has not run since, or its log says why it goes on; \"lazaret ca rotate --finish\" ends it, or says what is wrong")
 	case left < 7*24*time.Hour:
 		d.note(what, levelWarn, seen, "it ends soon: every client has to trust the next certificate by then (\"lazaret ca export --next\")")
 	default:

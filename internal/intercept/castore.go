@@ -83,6 +83,19 @@ func (s CAStore) Load() (*CA, error) {
 
 // open is Load, whatever the date.
 func (s CAStore) open() (*CA, error) {
+	ca, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	// Clients trust the next one already: its key is as dear as the other, and is not found unusable only when it is to sign.
+	if err := s.checkNext(ca); err != nil {
+		return nil, err
+	}
+	return ca, nil
+}
+
+// current is open, whatever the next CA of a rotation is like.
+func (s CAStore) current() (*CA, error) {
 	if err := checkFolder(s.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the CA: %w", err)
 	}
@@ -148,7 +161,7 @@ func (s CAStore) Read() (*CA, error) {
 // SetPassphrase writes the key anew, encrypted with another passphrase; empty: not encrypted. The key of a rotation that is under
 // way goes with it.
 func (s CAStore) SetPassphrase(passphrase []byte) error {
-	ca, err := s.open()
+	ca, err := s.current()
 	if err != nil {
 		return err
 	}
@@ -158,7 +171,7 @@ func (s CAStore) SetPassphrase(passphrase []byte) error {
 			return fmt.Errorf("key of the next CA: %w", err)
 		}
 		next, _, err := parseKey(b, s.Passphrase)
-		if errors.Is(err, ErrWrongPassphrase) {
+		if errors.Is(err, ErrWrongPassphrase) || errors.Is(err, ErrNoPassphrase) {
 			next, _, err = parseKey(b, passphrase) // an attempt before this one came as far as here
 		}
 		if err != nil {

@@ -60,16 +60,7 @@ func (s CAStore) Rotate(overlap time.Duration) (*CA, error) {
 	if overlap < 0 || overlap > MaxOverlap {
 		return nil, fmt.Errorf("a rotation lasts between 0 and %d days", int(MaxOverlap.Hours()/24))
 	}
-	former, err := s.open()
-	if err != nil {
-		return nil, err
-	}
-	unlock, err := lockFile(s.path(caLock))
-	if err != nil {
-		return nil, err
-	}
-	begun, err := s.begin(former, overlap)
-	unlock()
+	begun, err := s.begin(overlap)
 	if err != nil {
 		return nil, err
 	}
@@ -79,9 +70,22 @@ func (s CAStore) Rotate(overlap time.Duration) (*CA, error) {
 	return s.Load()
 }
 
-// begin writes the files of a rotation, and returns when that was. The lock is held.
-func (s CAStore) begin(former *CA, overlap time.Duration) (time.Time, error) {
+// begin writes the files of a rotation, and returns when that was. What is there is looked at under the lock: another one may have been
+// begun just now.
+func (s CAStore) begin(overlap time.Duration) (time.Time, error) {
 	now := time.Now()
+	if _, err := s.open(); err != nil {
+		return now, err // nothing is written beside what cannot be used, the lock's file included
+	}
+	unlock, err := lockFile(s.path(caLock))
+	if err != nil {
+		return now, err
+	}
+	defer unlock()
+	former, err := s.open()
+	if err != nil {
+		return now, err
+	}
 	if r := former.rotation; r != nil {
 		return now, fmt.Errorf("a rotation lasts until %s (%w): finish it with `ca rotate --finish`", date(r.Until), fs.ErrExist)
 	}
@@ -157,7 +161,7 @@ func (s CAStore) takeNext() error {
 	}
 	if _, err := os.Lstat(s.path(caNextKeyFile)); err == nil {
 		// A key that cannot be opened must not take the place of one that can.
-		if err := s.tryNext(); err != nil {
+		if err := s.tryNext(caNextKeyFile); err != nil {
 			return fmt.Errorf("the next CA in %s: %w", s.Dir, err)
 		}
 		if err := s.keepFormer(); err != nil {
@@ -166,6 +170,11 @@ func (s CAStore) takeNext() error {
 		if err := os.Rename(s.path(caNextKeyFile), s.keyPath()); err != nil {
 			return fmt.Errorf("the next CA's key: %w", err)
 		}
+	} else if err := s.tryNext(caKeyFile); err != nil {
+		if errors.Is(err, ErrNoPassphrase) || errors.Is(err, ErrWrongPassphrase) {
+			return fmt.Errorf("the next CA in %s: %w", s.Dir, err)
+		}
+		return s.nextKeyGone() // and not in its place already: its certificate is of no use without it
 	}
 	if err := os.Rename(s.path(caNextCertFile), s.certPath()); err != nil {
 		return fmt.Errorf("the next CA's certificate: %w", err)
@@ -176,18 +185,41 @@ func (s CAStore) takeNext() error {
 	return syncDir(s.Dir)
 }
 
-// tryNext says why the next CA cannot be used.
-func (s CAStore) tryNext() error {
+// tryNext says why the next CA cannot be used with the key in a file.
+func (s CAStore) tryNext(keyFile string) error {
 	certPEM, err := os.ReadFile(s.path(caNextCertFile))
 	if err != nil {
 		return err
 	}
-	keyPEM, err := readKeyFile(s.path(caNextKeyFile))
+	keyPEM, err := readKeyFile(s.path(keyFile))
 	if err != nil {
 		return err
 	}
-	_, err = parseCA(certPEM, keyPEM, s.Passphrase)
-	return err
+	if _, err = parseCA(certPEM, keyPEM, s.Passphrase); err != nil {
+		return fmt.Errorf("%s with %s: %w", caNextCertFile, keyFile, err)
+	}
+	return nil
+}
+
+// checkNext says why the next CA of a rotation that is under way cannot be used.
+func (s CAStore) checkNext(ca *CA) error {
+	if ca.rotation == nil {
+		return nil
+	}
+	err := s.tryNext(caNextKeyFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s.nextKeyGone()
+	case err != nil:
+		return fmt.Errorf("the next CA in %s: %w", s.Dir, err)
+	}
+	return nil
+}
+
+// nextKeyGone is no fs.ErrNotExist: half a rotation is not no CA.
+func (s CAStore) nextKeyGone() error {
+	return fmt.Errorf("%s, the key of the next CA, is missing: put it back, or give the rotation up by removing %s and %s",
+		s.path(caNextKeyFile), s.path(caNextCertFile), s.path(caRotationFile))
 }
 
 // keepFormer keeps the certificate in use under another name.

@@ -251,17 +251,109 @@ func TestManyStartsFinishOneRotation(t *testing.T) {
 	}
 }
 
-// TestNextKeyThatCannotBeUsed does not take the place of one that can.
+// TestNextKeyThatCannotBeUsed does not take the place of one that can, and is found at once: clients trust its certificate already.
 func TestNextKeyThatCannotBeUsed(t *testing.T) {
-	store, first := newStore(t)
+	for _, tc := range []struct {
+		what, want string
+		spoil      func(t *testing.T, store CAStore)
+	}{
+		{"read by others", "chmod 600", func(t *testing.T, s CAStore) { chmod(t, s.path(caNextKeyFile), 0o644) }},
+		{"empty", "no PEM private key", func(t *testing.T, s CAStore) { writeFile(t, s.path(caNextKeyFile), nil) }},
+		{"another's", "is not the key of", func(t *testing.T, s CAStore) {
+			b, err := os.ReadFile(s.keyPath())
+			if err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, s.path(caNextKeyFile), b)
+		}},
+		{"gone", "is missing", func(t *testing.T, s CAStore) {
+			if err := os.Remove(s.path(caNextKeyFile)); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			store, first := newStore(t)
+			if _, err := store.Rotate(time.Hour); err != nil {
+				t.Fatal(err)
+			}
+			tc.spoil(t, store)
+			before := filesOf(t, store.Dir)
+			if _, created, err := store.LoadOrInit(); err == nil || created || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "next CA") && !strings.Contains(err.Error(), caNextKeyFile) {
+				t.Errorf("at a start: created %v, error %v", created, err)
+			}
+			if _, err := store.Settle(time.Now().Add(2 * time.Hour)); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("at its end: error %v", err)
+			}
+			if _, err := store.FinishRotation(); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("finished by hand: error %v", err)
+			}
+			if ca, err := store.Read(); err != nil || !bytes.Equal(ca.DER(), first.DER()) || filesOf(t, store.Dir) != before {
+				t.Errorf("the CA in use is another, %v; files %s", err, filesOf(t, store.Dir))
+			}
+			for _, name := range []string{caNextCertFile, caNextKeyFile, caRotationFile} {
+				if err := os.Remove(store.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+			}
+			if ca, err := store.Load(); err != nil || !bytes.Equal(ca.DER(), first.DER()) {
+				t.Errorf("after the rotation was given up: %v", err)
+			}
+		})
+	}
+}
+
+// TestOneOfManyRotationsIsBegun: what was shown of a next CA holds, as it may have been given to clients.
+func TestOneOfManyRotationsIsBegun(t *testing.T) {
+	store, _ := newStore(t)
+	var wg sync.WaitGroup
+	begun := make(chan *x509.Certificate, 8)
+	for range cap(begun) {
+		wg.Go(func() {
+			ca, err := store.Rotate(time.Hour)
+			switch {
+			case err == nil:
+				begun <- ca.Rotation().Next
+			case !errors.Is(err, fs.ErrExist):
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	close(begun)
+	if n := len(begun); n != 1 {
+		t.Fatalf("%d were begun, want one", n)
+	}
+	if ca, err := store.Load(); err != nil || !ca.Rotation().Next.Equal(<-begun) {
+		t.Errorf("the next CA is another than the one that was shown, %v", err)
+	}
+}
+
+// TestPassphraseOfBothKeysInTwoSteps: an attempt that was cut short between the two keys can be made again.
+func TestPassphraseOfBothKeysInTwoSteps(t *testing.T) {
+	store, _ := newStore(t)
 	if _, err := store.Rotate(time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	chmod(t, store.path(caNextKeyFile), 0o644)
-	if _, err := store.Settle(time.Now().Add(2 * time.Hour)); err == nil || !strings.Contains(err.Error(), "chmod 600") {
-		t.Errorf("error %v", err)
+	key, err := os.ReadFile(store.path(caNextKeyFile))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if ca, err := store.Load(); err != nil || !bytes.Equal(ca.DER(), first.DER()) {
-		t.Errorf("%v", err)
+	next, _, err := parseKey(key, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	passphrase := []byte("correct horse")
+	if err := store.rewrite(store.path(caNextKeyFile), next, passphrase); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Load(); !errors.Is(err, ErrNoPassphrase) {
+		t.Errorf("half-way: error %v", err)
+	}
+	if err := store.SetPassphrase(passphrase); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (CAStore{Dir: store.Dir, Passphrase: passphrase}).Load(); err != nil {
+		t.Error(err)
 	}
 }
