@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"log/slog"
 	"net"
@@ -96,7 +95,7 @@ func (l *leaves) get(ctx context.Context, name string, origin *x509.Certificate,
 	key := leafKey{name: name, kind: kind}
 	if origin != nil {
 		key.origin = sha256.Sum256(origin.Raw)
-		if dns, ips := l.mirrored(origin); origin.VerifyHostname(name) == nil && len(dns) == len(origin.DNSNames) && len(ips) == len(origin.IPAddresses) {
+		if l.shared(name, origin) {
 			key.name = ""
 		}
 	}
@@ -130,6 +129,12 @@ func (l *leaves) get(ctx context.Context, name string, origin *x509.Certificate,
 	}
 }
 
+// shared says whether one leaf serves all names of the origin's certificate: it has them all, and so the name.
+func (l *leaves) shared(name string, origin *x509.Certificate) bool {
+	dns, ips := l.mirrored(origin)
+	return origin.VerifyHostname(name) == nil && len(dns) == len(origin.DNSNames) && len(ips) == len(origin.IPAddresses)
+}
+
 // mint signs a leaf.
 func (l *leaves) mint(name string, origin *x509.Certificate, kind keyKind) (*tls.Certificate, error) {
 	serial, err := randomSerial()
@@ -142,14 +147,13 @@ func (l *leaves) mint(name string, origin *x509.Certificate, kind keyKind) (*tls
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 	}
-	if len(name) <= 64 { // the upper bound of a common name (RFC 5280, appendix A.1)
-		tpl.Subject = pkix.Name{CommonName: name}
-		if !isName(name) { // OpenSSL takes a common name that could be a host name for one, and holds it against name constraints
-			tpl.Subject.CommonName = "address " + name
-		}
-	}
 	if origin != nil {
 		tpl.DNSNames, tpl.IPAddresses = l.mirrored(origin)
+	}
+	tpl.Subject.CommonName = commonName(name)
+	if origin != nil && l.shared(name, origin) {
+		// Whoever is served this leaf next must not learn from it what the first visitor asked for: a wildcard covers private names.
+		tpl.Subject.CommonName = sharedName(tpl)
 	}
 	cover(tpl, name)
 	tpl.NotBefore, tpl.NotAfter = l.dates(origin)
@@ -169,6 +173,31 @@ func (l *leaves) mint(name string, origin *x509.Certificate, kind keyKind) (*tls
 		return nil, err
 	}
 	return &tls.Certificate{Certificate: append([][]byte{der}, l.ca.chain...), PrivateKey: key, Leaf: leaf}, nil
+}
+
+// commonName returns a host name or an address as a common name; empty: it is too long to be one (RFC 5280, appendix A.1).
+func commonName(name string) string {
+	if !isName(name) { // OpenSSL takes a common name that could be a host name for one, and holds it against name constraints
+		name = "address " + name
+	}
+	if len(name) > 64 {
+		return ""
+	}
+	return name
+}
+
+// sharedName returns the common name of a leaf that is shared: its first name that can be one. Empty: none can, and its names are
+// enough.
+func sharedName(tpl *x509.Certificate) string {
+	for _, n := range tpl.DNSNames {
+		if len(n) <= 64 {
+			return n
+		}
+	}
+	for _, ip := range tpl.IPAddresses {
+		return commonName(ip.String())
+	}
+	return ""
 }
 
 // dates returns the validity of a leaf: within the origin's, the CA's and what browsers accept.

@@ -167,3 +167,43 @@ func TestLeafKeysAreNewAtEachStart(t *testing.T) {
 		t.Error("two gateways have one leaf key")
 	}
 }
+
+// TestLeafDoesNotTellWhatOthersVisited: one that serves all names of a certificate names none that somebody asked for.
+func TestLeafDoesNotTellWhatOthersVisited(t *testing.T) {
+	root := newRoot(t)
+	i := gatewayOf(t, root)
+	long := strings.Repeat("a", 60) + ".example"
+	for _, tc := range []struct {
+		what     string
+		names    []string // of the origin's certificate
+		visits   []string // in this order
+		want     string   // the common name of each
+	}{
+		{"a wildcard", []string{"*.site.example"}, []string{"alice-secret.site.example", "bob.site.example"}, "*.site.example"},
+		{"several names", []string{"a.example", "b.example"}, []string{"b.example", "a.example"}, "a.example"},
+		{"a name too long", []string{long, "*.site.example"}, []string{"alice-secret.site.example", "bob.site.example"}, "*.site.example"},
+		{"names too long only", []string{"*." + long}, []string{"alice." + long, "bob." + long}, ""},
+		{"addresses", []string{"192.0.2.7", "192.0.2.8"}, []string{"192.0.2.8", "192.0.2.7"}, "address 192.0.2.7"},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			origin := parsed(t, root.leaf(tc.names, nil))
+			for _, name := range tc.visits {
+				c, err := i.leaves.get(t.Context(), name, origin, ecdsaLeaf)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.Leaf.Subject.CommonName != tc.want {
+					t.Errorf("%s is given the common name %q, want %q", name, c.Leaf.Subject.CommonName, tc.want)
+				}
+				if _, err := c.Leaf.Verify(x509.VerifyOptions{Roots: i.ca.pool(), DNSName: name}); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		})
+	}
+	// One of a name's own has that.
+	origin := parsed(t, root.leaf([]string{"other.example"}, nil))
+	if c, err := i.leaves.get(t.Context(), "site.example", origin, ecdsaLeaf); err != nil || c.Leaf.Subject.CommonName != "site.example" {
+		t.Errorf("%v, %v", c, err)
+	}
+}
