@@ -127,7 +127,7 @@ func (i *Interceptor) acceptTLS(ctx context.Context, s *Session, h *clientHello)
 		s.Decision, s.RawOrigin = d, raw
 		return nil
 	}
-	conn, err := o.handshake(ctx, raw, o.coupling.origin())
+	conn, err := o.first(ctx, raw, o.coupling.origin())
 	if errors.Is(err, errClientCertificate) {
 		return i.clientCertificate(ctx, s, h, o)
 	}

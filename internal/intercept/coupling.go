@@ -247,6 +247,13 @@ func (o *originCache) verified(cs tls.ConnectionState) {
 	o.version, o.didResume = cs.Version, cs.DidResume
 }
 
+// hasResumed says whether the origin took up the session that was offered.
+func (o *originCache) hasResumed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.didResume
+}
+
 // Get implements tls.ClientSessionCache.
 func (o *originCache) Get(string) (*tls.ClientSessionState, bool) {
 	if o.offer == nil {

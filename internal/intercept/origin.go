@@ -263,13 +263,30 @@ func offered(alpn, known []string) (protos []string, ok bool) {
 	return protos, len(protos) > 0 || len(alpn) == 0
 }
 
+// first makes TLS on raw, which was dialled. A fault of a session that was resumed is one of the certificate that was shown when it
+// began; the origin may have replaced it, or have a current OCSP answer. So it is asked once more, with a full handshake, which has the
+// last word. The error is a *Fault, or errClientCertificate.
+func (o *origin) first(ctx context.Context, raw net.Conn, cache *originCache) (*tls.Conn, error) {
+	c, err := o.handshake(ctx, raw, cache)
+	var fault *Fault
+	if err == nil || cache == nil || !cache.hasResumed() || !errors.As(err, &fault) {
+		return c, err
+	}
+	cache.offer.forget()
+	o.excused.Store(false)
+	if raw, err = o.dial(ctx); err != nil {
+		return nil, err
+	}
+	return o.handshake(ctx, raw, o.coupling.anew())
+}
+
 // open dials the origin and makes TLS with it. The error is a *Fault.
 func (o *origin) open(ctx context.Context, cache *originCache) (*tls.Conn, error) {
 	raw, err := o.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := o.handshake(ctx, raw, cache)
+	c, err := o.first(ctx, raw, cache)
 	if errors.Is(err, errClientCertificate) {
 		return nil, &Fault{Kind: FaultNotAllowed, Detail: "the server asks for a client certificate, which only the browser has", Err: err}
 	}
