@@ -136,7 +136,8 @@ func tellable(x *daemon.Explanation) *explanation {
 	if t.Fault != nil {
 		e.Fault, e.Kind = t.Fault.Detail, string(t.Fault.Kind)
 		if e.Outcome == "scanned" {
-			e.Outcome, e.Policy = "refused", nil
+			// The decision's rule would have had it scanned: it is the fault that refuses.
+			e.Outcome, e.Policy, e.Rule, e.Why = "refused", nil, "", "the site is at fault: "+e.Fault
 		}
 	}
 	return e
@@ -153,7 +154,9 @@ func (e *explanation) write(out io.Writer) error {
 	line("outcome", e.Outcome)
 	line("rule", e.Rule)
 	line("why", e.Why)
-	line("fault", e.Fault)
+	if e.Kind != "" {
+		line("fault", fmt.Sprintf("%s: %s", e.Kind, e.Fault))
+	}
 	line("address", e.Address)
 	line("TLS", strings.TrimSpace(e.TLS+" "+e.Protocol))
 	for i, c := range e.Chain {

@@ -158,12 +158,28 @@ func TestFolderAboveTheCA(t *testing.T) {
 	if err := os.Mkdir(above, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	store := CAStore{Dir: filepath.Join(above, "ca")}
-	for mode, want := range map[os.FileMode]string{0o700: "", 0o755: "", 0o775: "chmod go-w " + above, 0o702: "chmod go-w " + above, 0o777 | os.ModeSticky: ""} {
-		chmod(t, above, mode)
-		if w := store.Warning(); !strings.Contains(w, want) || (w == "") != (want == "") {
-			t.Errorf("%v: %q", mode, w)
+	linked := filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(os.MkdirAll(filepath.Join(above, "deep", "er", "ca"), 0o700), os.Symlink(filepath.Join(above, "deep"), linked)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Join(above, "ca"), filepath.Join(above, "deep", "er", "ca"), filepath.Join(linked, "er", "ca")} {
+		for mode, want := range map[os.FileMode]string{0o700: "", 0o755: "", 0o775: "chmod go-w " + above, 0o702: "chmod go-w " + above, 0o777 | os.ModeSticky: ""} {
+			chmod(t, above, mode)
+			if w := (CAStore{Dir: dir}).Warning(); !strings.Contains(w, want) || (w == "") != (want == "") {
+				t.Errorf("%s, %v: %q", dir, mode, w)
+			}
 		}
+	}
+	chmod(t, above, 0o700)
+	chmod(t, filepath.Dir(linked), 0o777) // where the link lies
+	if w := (CAStore{Dir: filepath.Join(linked, "er", "ca")}).Warning(); !strings.Contains(w, "chmod go-w "+filepath.Dir(linked)) {
+		t.Errorf("a link that others can exchange: %q", w)
+	}
+	chmod(t, filepath.Dir(linked), 0o700)
+	t.Chdir(above)
+	chmod(t, above, 0o777)
+	if w := (CAStore{Dir: "ca"}).Warning(); !strings.Contains(w, "chmod go-w "+above) {
+		t.Errorf("a relative name: %q", w)
 	}
 }
 

@@ -126,12 +126,27 @@ func checkFolder(dir string) error {
 	return nil
 }
 
-// looseAbove says what is wrong where others could put another folder in the place of dir; empty: nothing.
+// looseAbove says what is wrong where others could put another folder in the place of dir, or of one that it lies in; empty: nothing.
+// Where symbolic links lead there, both ways count: a link can be exchanged, too.
 func looseAbove(dir string) string {
-	above := filepath.Dir(dir)
-	st, err := os.Stat(above)
-	if err != nil || st.Mode().Perm()&0o022 == 0 || st.Mode()&fs.ModeSticky != 0 {
-		return ""
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "" // it could not be opened either
 	}
-	return fmt.Sprintf("the folder %s can be changed by others (mode %04o), who could exchange the CA's folder in it: `chmod go-w %s`", above, st.Mode().Perm(), above)
+	ways := []string{dir}
+	if real, err := filepath.EvalSymlinks(dir); err == nil && real != dir {
+		ways = append(ways, real)
+	}
+	for _, way := range ways {
+		for above := filepath.Dir(way); ; above = filepath.Dir(above) {
+			if st, err := os.Stat(above); err == nil && st.Mode().Perm()&0o022 != 0 && st.Mode()&fs.ModeSticky == 0 {
+				return fmt.Sprintf("the folder %s can be changed by others (mode %04o), who could exchange what is in it, and so the CA's folder %s: `chmod go-w %s`",
+					above, st.Mode().Perm(), dir, above)
+			}
+			if above == filepath.Dir(above) {
+				break
+			}
+		}
+	}
+	return ""
 }
