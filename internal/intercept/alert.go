@@ -57,10 +57,10 @@ const (
 // be encrypted, crypto/tls has no more to say of it than that it cannot be decrypted.
 type alertWatch struct {
 	net.Conn
-	done bool             // the handshake is over; set before the connection is used on
+	done bool              // the handshake is over; set before the connection is used on
 	last [alertRecord]byte // what there is of the last record's beginning
-	have int              // bytes of it
-	left int              // bytes of the record that are to come behind those
+	have int               // bytes of it
+	left int               // bytes of the record that are to come behind those
 }
 
 // NetConn returns the connection below.

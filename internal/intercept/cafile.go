@@ -134,8 +134,8 @@ func looseAbove(dir string) string {
 		return "" // it could not be opened either
 	}
 	ways := []string{dir}
-	if real, err := filepath.EvalSymlinks(dir); err == nil && real != dir {
-		ways = append(ways, real)
+	if linked, err := filepath.EvalSymlinks(dir); err == nil && linked != dir {
+		ways = append(ways, linked)
 	}
 	for _, way := range ways {
 		for above := filepath.Dir(way); ; above = filepath.Dir(above) {

@@ -174,10 +174,10 @@ func TestLeafDoesNotTellWhatOthersVisited(t *testing.T) {
 	i := gatewayOf(t, root)
 	long := strings.Repeat("a", 60) + ".example"
 	for _, tc := range []struct {
-		what     string
-		names    []string // of the origin's certificate
-		visits   []string // in this order
-		want     string   // the common name of each
+		what   string
+		names  []string // of the origin's certificate
+		visits []string // in this order
+		want   string   // the common name of each
 	}{
 		{"a wildcard", []string{"*.site.example"}, []string{"alice-secret.site.example", "bob.site.example"}, "*.site.example"},
 		{"several names", []string{"a.example", "b.example"}, []string{"b.example", "a.example"}, "a.example"},
