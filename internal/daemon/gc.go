@@ -31,7 +31,7 @@ func paceGC() {
 // What was allocated under load waits for the next collection, which may be long in coming when nobody allocates any more: a gateway
 // with a thousand idle connections would hold gcHeadroom of garbage beside them.
 const (
-	restEvery = 500 * time.Millisecond // how often it is looked
+	restEvery = 250 * time.Millisecond // how often it is looked
 	restQuiet = 256 << 10              // so little allocated in between is rest
 	restWorth = 4 << 20                // so much must have been allocated since it last rested
 )
