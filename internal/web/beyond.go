@@ -98,6 +98,7 @@ func (x *exchange) sendBeyond(ctx context.Context, c *call, o *scan.Object, more
 	defer dog.stop() //nolint:errcheck // whatever ended it, the request failed by it
 	more.watched.dog = dog
 	c.stream = true
+	passes(x.r.Body)
 	x.r.Body = readCloser{io.MultiReader(watchedReader{o.Body.NewReader(), dog}, more.rest), x.r.Body}
 	x.roundTrip(ctx, c)
 }

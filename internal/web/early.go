@@ -74,6 +74,7 @@ type early struct {
 	stall    time.Duration // for sending that
 	settled  sync.Once
 	closed   atomic.Bool
+	passing  atomic.Bool // see passes
 
 	mu    sync.Mutex // held by who reads
 	taken int64      // bytes
@@ -119,6 +120,14 @@ func (e *early) Close() error {
 	return nil
 }
 
+// passes notes that content, a request's body, goes on to the origin as it comes, also beside the answer, until it is closed: what is
+// not read of it yet belongs to the origin.
+func passes(content io.Reader) {
+	if e, ok := content.(*early); ok {
+		e.passing.Store(true)
+	}
+}
+
 // WriteHeader implements http.ResponseWriter.
 func (e *early) WriteHeader(status int) {
 	if status >= http.StatusOK {
@@ -161,6 +170,8 @@ func (e *early) arrives() bool {
 	switch {
 	case e.end != nil:
 		return errors.Is(e.end, io.EOF)
+	case e.passing.Load() && !e.closed.Load():
+		return false // between two reads
 	case e.expects && !e.begun, e.original.ContentLength-e.taken > arrivingMost, e.Header().Get("Connection") == "close":
 		return false
 	}
