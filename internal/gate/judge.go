@@ -75,7 +75,7 @@ func (g *Gate) judge(ctx context.Context, f policy.Facts, partOf string, o *scan
 func (g *Gate) Examine(ctx context.Context, o *scan.Object) scan.Verdict {
 	s := g.acquire()
 	defer s.using.RUnlock()
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout.Std())
+	ctx, cancel := context.WithTimeout(unpack.Together(ctx), g.cfg.Timeout.Std())
 	defer cancel()
 	v, _ := g.verdict(ctx, s, o)
 	return v

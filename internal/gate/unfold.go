@@ -21,32 +21,49 @@ const (
 	unfoldPiece = 64 << 10
 	// unfoldMost bounds what comes out. It is more than the one repetition (RFC 7932, 9.2) that text may read as by chance.
 	unfoldMost = 20 << 20
+	// unfoldKept is how much of a stream is kept to be undone anew with each piece, so that no decoder holds memory while nothing
+	// comes. Nearly everything turns out to be something else within a few bytes; what does not has a decoder of its own from then on.
+	unfoldKept = 64 << 10
 	// unfoldPatience is how long memory for a decoder is waited for.
 	unfoldPatience = 10 * time.Second
 )
 
-// unfolding undoes one coding of a stream that is still coming. It is used by one goroutine; the decoder has another, which runs
-// while feed does, and ends with the context, or when it can make no more of the stream.
+// unfolding undoes one coding of a stream that is still coming. It is used by one goroutine. A decoder that lasts has another, which
+// runs while feed does, and ends with the context, or when it can make no more of the stream.
 type unfolding struct {
-	feeds chan []byte
-	idle  chan bool // true: the decoder wants more; closed: it has ended
+	coding string
+	kept   []byte // the stream's beginning, as long as no decoder lasts
+	given  int    // how much of what comes out has been given to out
+
+	feeds chan []byte // nil: no decoder lasts yet
+	idle  chan bool   // true: the decoder wants more; closed: it has ended
 	out   func(p []byte) error
 	err   error // of out, or too much; it is read when idle has said something
 	ended bool
-	total int
 }
 
 // newUnfolding returns an unfolding by a coding, which calls out with what comes out of it, while feed is being called.
-func newUnfolding(ctx context.Context, coding string, out func(p []byte) error) *unfolding {
-	u := &unfolding{feeds: make(chan []byte), idle: make(chan bool), out: out}
-	go u.run(ctx, coding)
-	return u
+func newUnfolding(coding string, out func(p []byte) error) *unfolding {
+	return &unfolding{coding: coding, out: out}
 }
 
 // feed undoes what comes next. Its error is out's, or says that there is too much.
 func (u *unfolding) feed(ctx context.Context, p []byte) error {
 	if u.ended {
 		return u.err
+	}
+	if u.feeds == nil && len(u.kept)+len(p) <= unfoldKept {
+		u.kept = append(u.kept, p...)
+		u.ended = !u.anew(ctx)
+		if u.ended {
+			u.kept = nil
+		}
+		return u.err
+	}
+	if u.feeds == nil {
+		u.feeds, u.idle = make(chan []byte), make(chan bool)
+		go u.last(ctx)
+		p, u.kept = append(u.kept, p...), nil
 	}
 	select {
 	case u.feeds <- p:
@@ -59,41 +76,76 @@ func (u *unfolding) feed(ctx context.Context, p []byte) error {
 	return u.err
 }
 
-func (u *unfolding) run(ctx context.Context, coding string) {
-	defer close(u.idle)
-	defer func() {
-		if p := recover(); p != nil {
-			u.err = fmt.Errorf("the decoder panicked: %v", p)
-		}
-	}()
-	src := &fed{ctx: ctx, u: u}
-	if !src.wait() {
-		return
+// anew undoes what is kept from its beginning, and says whether more of it could be undone if more came.
+func (u *unfolding) anew(ctx context.Context) (alive bool) {
+	defer u.caught(&alive)
+	src := &keptReader{left: u.kept}
+	room := unpack.Room{Share: unpack.Brief, Patience: unpack.Patience{For: unfoldPatience, Waiting: spool.Waiting{Done: ctx.Done()}}}
+	return u.undo(src, room) && src.dry
+}
+
+// keptReader remembers whether more was wanted than there is.
+type keptReader struct {
+	left []byte
+	dry  bool
+}
+
+// Read implements io.Reader.
+func (r *keptReader) Read(p []byte) (int, error) {
+	if len(r.left) == 0 {
+		r.dry = true
+		return 0, io.ErrUnexpectedEOF
 	}
-	room := unpack.Room{Patience: unpack.Patience{For: unfoldPatience, Waiting: spool.Waiting{Done: ctx.Done()}}}
-	d, err := unpack.NewDecoderIn(src, []string{coding}, unpack.Limits{MemberBytes: 1 << 62, Ratio: 1 << 30}, room)
+	n := copy(p, r.left)
+	r.left = r.left[n:]
+	return n, nil
+}
+
+// last undoes what is fed, from the stream's beginning, for as long as it goes on.
+func (u *unfolding) last(ctx context.Context) {
+	defer close(u.idle)
+	defer u.caught(new(bool))
+	src := &fed{ctx: ctx, u: u}
+	if src.wait() {
+		u.undo(src, unpack.Room{Patience: unpack.Patience{For: unfoldPatience, Waiting: spool.Waiting{Done: ctx.Done()}}})
+	}
+}
+
+// caught makes an error of a panic, by which nothing is alive any more.
+func (u *unfolding) caught(alive *bool) {
+	if p := recover(); p != nil {
+		u.err, *alive = fmt.Errorf("the decoder panicked: %v", p), false
+	}
+}
+
+// undo gives out what comes out of src, but for what has been given out before. It says whether there was no error but src's, or the
+// content's.
+func (u *unfolding) undo(src io.Reader, room unpack.Room) bool {
+	d, err := unpack.NewDecoderIn(src, []string{u.coding}, unpack.Limits{MemberBytes: 1 << 62, Ratio: 1 << 30}, room)
 	if err != nil {
 		u.err = err
-		return
+		return false
 	}
 	defer d.Close() //nolint:errcheck // it never fails
 	buf := make([]byte, unfoldPiece)
-	for {
+	for total := 0; ; {
 		n, err := d.Read(buf)
-		if n > 0 {
-			if u.total += n; u.total > unfoldMost {
+		total += n
+		if fresh := min(n, total-u.given); fresh > 0 {
+			if u.given = total; total > unfoldMost {
 				u.err = errors.New("it may be compressed without saying so, and is too large to be looked into")
-				return
+				return false
 			}
-			if u.err = u.out(buf[:n]); u.err != nil {
-				return
+			if u.err = u.out(buf[n-fresh : n]); u.err != nil {
+				return false
 			}
 		}
 		if noMemory(err) {
 			u.err = err // what it would have been is not known
+			return false
 		}
 		if err != nil {
-			return // it is something else
+			return !errors.Is(err, io.EOF) // otherwise it has come to its end
 		}
 	}
 }
@@ -133,7 +185,7 @@ func (s *stream) unfold(st *state, piece []byte) scan.Verdict {
 	if s.folded == nil {
 		for _, coding := range []string{"br", "deflate"} {
 			inside := &stream{g: s.g, ctx: s.ctx, f: s.f, kind: s.kind, on: true}
-			u := newUnfolding(s.ctx, coding, func(p []byte) error { return inside.windows(s.unfoldingBy, p) })
+			u := newUnfolding(coding, func(p []byte) error { return inside.windows(s.unfoldingBy, p) })
 			s.folded = append(s.folded, u)
 		}
 	}

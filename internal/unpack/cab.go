@@ -63,7 +63,10 @@ func cabFiles(w *walker, n *node, f *cabFolder, reserve int) error {
 		r.inflate = flate.NewReader(nothing{})
 	case cabLZX:
 		bits := uint(f.method >> 8 & 31)
-		var err error
+		err := checkLZX(bits)
+		if err != nil {
+			return err
+		}
 		if release, err = w.reserve(1<<bits, "cab"); err != nil {
 			return err
 		}

@@ -55,10 +55,18 @@ type lzxDecoder struct {
 	done   int
 }
 
+// checkLZX says what is wrong with a window of 2^bits bytes.
+func checkLZX(bits uint) error {
+	if bits < 15 || bits > 21 {
+		return errorf(Undecodable, "cab", "an LZX window of 2^%d bytes", bits)
+	}
+	return nil
+}
+
 // newLZX returns a decoder with a window of 2^bits bytes.
 func newLZX(bits uint) (*lzxDecoder, error) {
-	if bits < 15 || bits > 21 {
-		return nil, errorf(Undecodable, "cab", "an LZX window of 2^%d bytes", bits)
+	if err := checkLZX(bits); err != nil {
+		return nil, err
 	}
 	z := &lzxDecoder{win: make([]byte, 1<<bits), r: [3]int{1, 1, 1}}
 	z.mainLen = make([]byte, 256+lzxSlotCodes*lzxSlots[bits-15])

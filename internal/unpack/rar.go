@@ -45,6 +45,9 @@ func openRAR(w *walker, n *node, off int64) error {
 	}
 	memory := min(max(o.dict, rarMinWindow), int64(w.lim.Memory)-w.memory)
 	release, err := w.reserve(memory, "rar")
+	if kindOf(err) == SpoolFull {
+		return err // there is enough, and others have it
+	}
 	if err != nil || memory < rarMinWindow {
 		release()
 		return errorf(TooLarge, "rar", "the archive's dictionary of %d bytes takes more memory than there is", o.dict)

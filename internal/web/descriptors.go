@@ -10,7 +10,7 @@ import (
 // no scanner is asked. So connections to origins are bounded in all, as clients' are, and what is idle makes room.
 
 // errTooManyOrigins says that there is no connection to an origin that could make room for another one.
-var errTooManyOrigins = errors.New("there are as many connections to origins as the limit on open files allows, and all of them are in use; raise it (LimitNOFILE= in the unit, ulimit -n)")
+var errTooManyOrigins = errors.New("there are as many connections to origins as the limit on open files allows, and none of them could make room; raise it (LimitNOFILE= in the unit, ulimit -n)")
 
 // openOrigins are the connections to origins. It is safe for use by many goroutines.
 type openOrigins struct {
