@@ -38,7 +38,7 @@ func TestEarlyAnswerLeavesTheUploadToTheOrigin(t *testing.T) {
 			}
 			pw.Close()
 		}()
-		req, _ := http.NewRequest("PUT", "http://"+addr+"/x", pr)
+		req, _ := http.NewRequest(http.MethodPut, "http://"+addr+"/x", pr)
 		resp, err := r.client(http1).Do(req)
 		if err != nil {
 			t.Fatal(err)
