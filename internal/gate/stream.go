@@ -174,7 +174,7 @@ func (s *stream) judge(came, piece []byte) error {
 	st := s.g.acquire()
 	defer st.using.RUnlock()
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(s.ctx, s.g.cfg.Timeout.Std())
+	ctx, cancel := context.WithTimeout(unpack.Together(s.ctx), s.g.cfg.Timeout.Std())
 	defer cancel()
 	v := scan.CleanVerdict()
 	if len(piece) > 0 {

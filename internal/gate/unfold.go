@@ -218,7 +218,7 @@ func (s *stream) windows(st *state, p []byte) error {
 		return nil // chance gives repetitions of one character more than anything else
 	}
 	s.past = append(s.past, p...)
-	ctx, cancel := context.WithTimeout(s.ctx, s.g.cfg.Timeout.Std())
+	ctx, cancel := context.WithTimeout(unpack.Together(s.ctx), s.g.cfg.Timeout.Std())
 	defer cancel()
 	v := s.verdict(ctx, st)
 	if over := len(s.past) - streamOverlap; over > 0 {
