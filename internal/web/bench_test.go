@@ -21,14 +21,14 @@ func BenchmarkRequests(b *testing.B) {
 		for _, kind := range []string{"http", "https, HTTP/1.1", "https, HTTP/2", "direct https, HTTP/1.1"} {
 			b.Run(fmt.Sprintf("%s, %d bytes", kind, size), func(b *testing.B) {
 				r := newRig(b, func(p *plan) { p.engine = &scantest.Func{} })
-				u, c := r.tlsOrigin(h).URL, r.client(http1)
+				u, c := r.tlsOrigin(h).URL, r.client(noHTTP2)
 				switch kind {
 				case "http":
 					u = r.origin(h).URL
 				case "https, HTTP/2":
 					c = r.client()
 				case "direct https, HTTP/1.1":
-					c = r.client(http1, func(tr *http.Transport) { tr.Proxy, tr.TLSClientConfig.InsecureSkipVerify = nil, true })
+					c = r.client(noHTTP2, func(tr *http.Transport) { tr.Proxy, tr.TLSClientConfig.InsecureSkipVerify = nil, true })
 				}
 				b.ReportAllocs()
 				for b.Loop() {

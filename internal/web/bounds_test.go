@@ -196,7 +196,7 @@ func TestAnswerTakesAsLongAsItTakes(t *testing.T) {
 		p.engine = slowScanner{4 * short}
 	})
 	o := r.tlsOrigin(virusOrigin)
-	for _, c := range []*http.Client{r.client(), r.client(http1)} {
+	for _, c := range []*http.Client{r.client(), r.client(noHTTP2)} {
 		if resp, body := get(t, c, o.URL+"/clean"); resp.StatusCode != http.StatusOK {
 			t.Errorf("%s %q", resp.Status, body)
 		}

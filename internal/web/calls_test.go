@@ -259,7 +259,7 @@ func TestHeldMessagesAreJudged(t *testing.T) {
 		wantPage(t, resp, page, 403, notice.Infected)
 	}
 	for _, typ := range []string{"application/grpc", "application/connect+json"} {
-		resp, page := do(t, r.client(http1), "POST", o.URL+"/upload", strings.NewReader(virus), "Content-Type", typ)
+		resp, page := do(t, r.client(noHTTP2), "POST", o.URL+"/upload", strings.NewReader(virus), "Content-Type", typ)
 		wantPage(t, resp, page, 403, notice.Infected)
 	}
 	if reached > 0 {
@@ -275,7 +275,7 @@ func TestHeldMessagesAreJudged(t *testing.T) {
 // the call as its protocol has it.
 func TestAnswersInMessagesToBrowsers(t *testing.T) {
 	r := newRig(t)
-	for _, change := range [][]func(*http.Transport){{}, {http1}} {
+	for _, change := range [][]func(*http.Transport){{}, {noHTTP2}} {
 		for typ, end := range map[string]string{
 			"application/grpc-web+proto": "grpc-status: 7\r\ngrpc-message: blocked: a virus was found in a message, reference ",
 			"application/grpc-web-text":  "grpc-status: 7\r\ngrpc-message: blocked: a virus was found in a message, reference ",

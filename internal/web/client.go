@@ -121,7 +121,7 @@ func (c *client) origin(s *Server, scheme, hostport string, dial func(context.Co
 	if c.origins == nil {
 		c.origins = map[string]*origin{}
 	}
-	o := &origin{server: s, scheme: scheme, hostport: hostport, dial: dial, parks: scheme == "http"} // with TLS it may be HTTP/2
+	o := &origin{server: s, scheme: scheme, hostport: hostport, dial: dial}
 	o.users.Add(1)
 	if !c.closed {
 		c.origins[key] = o
@@ -141,7 +141,7 @@ func (c *client) leave(o *origin) {
 	}
 }
 
-// parkOrigins has net/http give the connections to origins up until the next request. It is called while there is none.
+// parkOrigins gives up what the connections to origins do not need until the next request. It is called while there is none.
 func (c *client) parkOrigins() {
 	c.mu.Lock()
 	origins := slices.Collect(maps.Values(c.origins))

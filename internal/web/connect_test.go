@@ -42,7 +42,7 @@ func TestFaultyOriginsGetAPageAndNoRequest(t *testing.T) {
 		{"expired", faulty(trusted, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })},
 		{"wrong name", faulty(trusted, func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"other.example"} })},
 	} {
-		for _, change := range [][]func(*http.Transport){nil, {http1}} {
+		for _, change := range [][]func(*http.Transport){nil, {noHTTP2}} {
 			resp, body := get(t, r.client(change...), c.origin.URL+"/secret", "Cookie", "a=b")
 			if wantPage(t, resp, body, 502, notice.OriginCert); t.Failed() {
 				t.Fatal(c.name)

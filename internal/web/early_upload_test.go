@@ -39,7 +39,7 @@ func TestEarlyAnswerLeavesTheUploadToTheOrigin(t *testing.T) {
 			pw.Close()
 		}()
 		req, _ := http.NewRequest(http.MethodPut, "http://"+addr+"/x", pr)
-		resp, err := r.client(http1).Do(req)
+		resp, err := r.client(noHTTP2).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -56,7 +56,7 @@ func TestInspectedDownloads(t *testing.T) {
 			o := r.tlsOrigin(virusOrigin)
 			c := r.client()
 			if proto == "HTTP/1.1" {
-				c = r.client(http1)
+				c = r.client(noHTTP2)
 			}
 			for range 3 {
 				resp, body := get(t, c, o.URL+"/clean")

@@ -199,8 +199,8 @@ func (r *rig) client(change ...func(*http.Transport)) *http.Client {
 	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// http1 keeps a client from HTTP/2.
-func http1(tr *http.Transport) {
+// noHTTP2 keeps a client from HTTP/2.
+func noHTTP2(tr *http.Transport) {
 	tr.ForceAttemptHTTP2 = false
 	tr.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 }

@@ -126,7 +126,7 @@ func eachWay(t *testing.T, f func(t *testing.T, r *rig, s *lateScanner, c *http.
 			case "http":
 				f(t, r, s, r.client(), r.origin(wares(body)), suffix)
 			case "h1":
-				f(t, r, s, r.client(http1), r.tlsOrigin(wares(body)), suffix)
+				f(t, r, s, r.client(noHTTP2), r.tlsOrigin(wares(body)), suffix)
 			default:
 				f(t, r, s, r.client(), r.tlsOrigin(wares(body)), suffix)
 			}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,19 +23,15 @@ type origin struct {
 	scheme, hostport string
 	// dial makes a new connection, over which TLS has been agreed on where the scheme is https.
 	dial func(ctx context.Context) (net.Conn, error)
-	// gone is called when the origin has closed the connection; nil: nobody minds.
+	// gone is called when the origin has closed the connection while nothing was under way; nil: nobody minds.
 	gone func()
-	// parks says that the connection is given up by net/http while it is idle: HTTP/1.1 only.
-	parks bool
 
-	mu     sync.Mutex
-	cc     *http.ClientConn
-	nc     net.Conn // below cc
-	lent   *lent    // what cc has of nc, where it parks
-	asleep *sleeper // has nc while it is parked
-	born   time.Time
-	sent   int
-	ended  bool
+	mu    sync.Mutex
+	via   carrier  // nil: there is no connection
+	nc    net.Conn // below via
+	born  time.Time
+	sent  int
+	ended bool
 
 	users atomic.Int32 // exchanges that use it now
 }
@@ -45,22 +40,19 @@ type origin struct {
 var errAbort = errors.New("the origin closed a connection that had been used before")
 
 // connect returns the connection, a new one where there is none or it is dead, and whether it had been in use.
-func (o *origin) connect(ctx context.Context) (cc *http.ClientConn, reused bool, err error) {
+func (o *origin) connect(ctx context.Context) (via carrier, reused bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.asleep != nil {
-		o.wakeLocked(ctx)
-	}
-	if o.cc != nil && o.cc.Err() == nil {
+	if o.via != nil && o.via.ready(o.sent > 0) {
 		reused = o.sent > 0 || time.Since(o.born) > fresh
 		o.sent++
-		return o.cc, reused, nil
+		return o.via, reused, nil
 	}
 	if err := o.openLocked(ctx); err != nil {
 		return nil, false, err
 	}
 	o.sent++
-	return o.cc, false, nil
+	return o.via, false, nil
 }
 
 // start opens the connection ahead of the first request.
@@ -74,9 +66,9 @@ func (o *origin) openLocked(ctx context.Context) error {
 	if o.ended {
 		return net.ErrClosed
 	}
-	if o.cc != nil {
-		_ = o.cc.Close() // it is dead already
-		o.cc, o.nc = nil, nil
+	if o.via != nil {
+		_ = o.via.Close() // it is dead already
+		o.via, o.nc = nil, nil
 	}
 	if o.gone != nil {
 		o.server.origins.again(o) // there are as many as connections of clients
@@ -88,74 +80,36 @@ func (o *origin) openLocked(ctx context.Context) error {
 		o.server.origins.leave(o)
 		return err
 	}
-	o.born, o.sent = time.Now(), 0
-	return o.lendLocked(ctx, nc)
-}
-
-// lendLocked makes an HTTP client of nc.
-func (o *origin) lendLocked(ctx context.Context, nc net.Conn) error {
-	lends := nc
-	if o.parks {
-		o.lent = &lent{Conn: nc}
-		lends = o.lent
-	}
-	cc, err := o.server.clientConn(ctx, o.scheme, o.hostport, lends)
+	via, err := o.server.carrierOver(ctx, o.scheme, o.hostport, nc, o.gone)
 	if err != nil {
 		return err
 	}
-	o.cc, o.nc = cc, nc
-	if o.gone != nil {
-		cc.SetStateHook(func(cc *http.ClientConn) {
-			if cc.Err() != nil {
-				o.gone()
-			}
-		})
-	}
+	o.born, o.sent, o.via, o.nc = time.Now(), 0, via, nc
 	return nil
 }
 
-// park has net/http give the connection up until the next request. It is called while there is none.
+// park gives up what the connection does not need while there is no request. It is called while there is none.
 func (o *origin) park() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.parks || o.ended || o.cc == nil || o.cc.Err() != nil || o.cc.InFlight() > 0 || tcpBelow(o.nc) == nil {
+	if o.via == nil || o.ended {
 		return
 	}
-	o.cc.SetStateHook(nil)
 	gone := o.gone
 	if gone == nil {
 		gone = o.forget
 	}
-	clean := o.lent.giveBack()
-	o.cc, o.lent = nil, nil
-	if !clean {
-		_ = o.nc.Close() // the origin closed it, or said something unasked
-		o.nc = nil
-		o.server.origins.leave(o)
-		go gone()
-		return
-	}
-	o.asleep = sleep(o.nc, gone)
+	o.via.park(gone)
 }
 
 // forget closes a connection that the origin has ended in its sleep.
 func (o *origin) forget() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.asleep != nil && closed(o.asleep.done) && !o.asleep.alive {
-		_ = o.nc.Close() // it is of no use any more
-		o.asleep, o.nc = nil, nil
+	if o.via != nil && o.via.Err() != nil {
+		_ = o.via.Close() // it is of no use any more
+		o.via, o.nc = nil, nil
 		o.server.origins.leave(o)
-	}
-}
-
-// wakeLocked ends what park began. Where the origin has closed the connection meanwhile there is none afterwards.
-func (o *origin) wakeLocked(ctx context.Context) {
-	alive := o.asleep.wake()
-	o.asleep = nil
-	if !alive || o.ended || o.lendLocked(ctx, o.nc) != nil {
-		_ = o.nc.Close() // it is of no use any more
-		o.nc = nil
 	}
 }
 
@@ -177,13 +131,10 @@ func (o *origin) close() {
 
 // hangUpLocked ends the connection.
 func (o *origin) hangUpLocked() {
-	if o.cc != nil {
-		o.cc.SetStateHook(nil)
-		_ = o.cc.Close() // what was under way fails by it, as intended
-	} else if o.nc != nil {
-		_ = o.nc.Close() // its sleep ends by it
+	if o.via != nil {
+		_ = o.via.Close() // what was under way fails by it, as intended
 	}
-	o.cc, o.nc, o.lent, o.asleep = nil, nil, nil, nil
+	o.via, o.nc = nil, nil
 }
 
 // detach takes the connection away from the client's, because a request that is under way there goes on without it; later ones
@@ -191,53 +142,39 @@ func (o *origin) hangUpLocked() {
 func (o *origin) detach() (release func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	cc := o.cc
-	if cc == nil {
+	via := o.via
+	if via == nil {
 		return func() {}
 	}
-	cc.SetStateHook(nil)
-	o.cc, o.nc, o.lent = nil, nil, nil
+	o.via, o.nc = nil, nil
 	o.server.origins.leave(o) // there are few of these at a time
-	return func() {
-		idle := func(cc *http.ClientConn) {
-			if cc.InFlight() == 0 || cc.Err() != nil {
-				_ = cc.Close() // it is of no use any more
-			}
-		}
-		cc.SetStateHook(idle)
-		idle(cc)
-	}
+	return via.closeIdle
 }
 
-// dead says whether the connection has ended from the other side.
+// dead says whether the connection is known to have ended from the other side.
 func (o *origin) dead() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.cc != nil && o.cc.Err() != nil
+	return o.via != nil && o.via.Err() != nil
 }
 
-// roundTrip sends out and returns the head of the answer. A request that the origin has surely not acted upon, or may be
-// asked to act upon twice (RFC 9110, 9.2.2), is sent once more when the connection turns out to be dead. Of others the
-// error is errAbort: a client that sees its own connection close knows what to do.
-func (o *origin) roundTrip(out *http.Request) (*http.Response, error) {
+// roundTrip sends out and returns the head of the answer; informational answers are given to inform before. A request that the origin
+// has surely not acted upon, or may be asked to act upon twice (RFC 9110, 9.2.2), is sent once more when the connection turns out to
+// be dead. Of others the error is errAbort: a client that sees its own connection close knows what to do.
+func (o *origin) roundTrip(out *http.Request, inform informed) (*http.Response, error) {
 	for attempt := 1; ; attempt++ {
-		cc, reused, err := o.connect(out.Context())
+		via, reused, err := o.connect(out.Context())
 		if err != nil {
 			return nil, err
 		}
-		var wrote, answered atomic.Bool
-		ctx := httptrace.WithClientTrace(out.Context(), &httptrace.ClientTrace{
-			WroteHeaders:         func() { wrote.Store(true) },
-			GotFirstResponseByte: func() { answered.Store(true) },
-		})
-		resp, err := cc.RoundTrip(out.WithContext(ctx)) //nolint:bodyclose // the caller closes it
+		resp, got, err := via.roundTrip(out, inform)
 		if err == nil {
 			return resp, nil
 		}
 		switch {
-		case out.Context().Err() != nil || !reused || answered.Load() || attempt > 1 || intercept.Renegotiates(err) || intercept.WantsHTTP11(err):
+		case out.Context().Err() != nil || !reused || got.answered || attempt > 1 || intercept.Renegotiates(err) || intercept.WantsHTTP11(err):
 			return nil, err
-		case wrote.Load() && (!idempotent(out.Method) || once(out)) && !refusedUnseen(err):
+		case got.wrote && (!idempotent(out.Method) || once(out)) && !refusedUnseen(err):
 			return nil, errors.Join(errAbort, err)
 		}
 		if out.GetBody != nil {

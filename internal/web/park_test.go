@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -198,61 +197,4 @@ func TestParkedConnectionsEnd(t *testing.T) {
 		t.Error("it goes on after Shutdown")
 	}
 	outer.ends("a connection to the proxy after Shutdown")
-}
-
-// murmuring is a connection that has something to read which is for a layer between, such as a session ticket of TLS.
-type murmuring struct {
-	net.Conn
-	murmurs atomic.Int32
-}
-
-// NetConn returns the connection below.
-func (m *murmuring) NetConn() net.Conn { return m.Conn }
-
-func (m *murmuring) Read(p []byte) (int, error) {
-	n, err := m.Conn.Read(p)
-	if n > 0 && p[0] == '.' {
-		m.murmurs.Add(1)
-		return 0, os.ErrDeadlineExceeded
-	}
-	return n, err
-}
-
-func TestSessionTicketsDoNotEndSleep(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	other, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	nc, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	m := &murmuring{Conn: nc}
-	gone := make(chan struct{}, 1)
-	z := sleep(m, func() { gone <- struct{}{} })
-	for i := range 3 {
-		_, _ = other.Write([]byte("."))
-		eventually(t, "the murmur is heard", func() bool { return m.murmurs.Load() == int32(i+1) })
-	}
-	if !z.wake() {
-		t.Fatal("the connection is said to be dead")
-	}
-	_, _ = other.Write([]byte("x"))
-	var b [1]byte
-	if _, err := m.Conn.Read(b[:]); err != nil || b[0] != 'x' {
-		t.Errorf("after waking up: %q, %v", b, err)
-	}
-	z = sleep(m, func() { gone <- struct{}{} })
-	_, _ = other.Write([]byte("x"))
-	<-gone
-	if z.wake() {
-		t.Error("a connection that said something unasked is said to be usable")
-	}
 }

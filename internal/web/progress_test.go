@@ -103,7 +103,7 @@ func TestProgressPageTurnsIntoTheDownload(t *testing.T) {
 			case "http":
 				o = r.origin(h.ServeHTTP)
 			case "h1":
-				o, c = r.tlsOrigin(h.ServeHTTP), r.client(http1)
+				o, c = r.tlsOrigin(h.ServeHTTP), r.client(noHTTP2)
 			default:
 				o = r.tlsOrigin(h.ServeHTTP)
 			}

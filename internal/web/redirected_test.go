@@ -85,7 +85,7 @@ func TestRedirectedTraffic(t *testing.T) {
 	}{
 		{"http", "http://site.example", "HTTP/1.1", r.clientTo(r.redirect(plain.Listener.Addr().String()))},
 		{"https", "https://localhost", "HTTP/2.0", r.clientTo(r.redirect(secure.Listener.Addr().String()))},
-		{"https, HTTP/1.1", "https://localhost", "HTTP/1.1", r.clientTo(r.redirect(secure.Listener.Addr().String()), http1)},
+		{"https, HTTP/1.1", "https://localhost", "HTTP/1.1", r.clientTo(r.redirect(secure.Listener.Addr().String()), noHTTP2)},
 	} {
 		_, port, _ := net.SplitHostPort(map[bool]string{true: secure.Listener.Addr().String(), false: plain.Listener.Addr().String()}[strings.HasPrefix(c.url, "https")])
 		u := c.url + ":" + port

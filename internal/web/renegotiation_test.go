@@ -157,13 +157,13 @@ func TestPartOfAPageTurnsNoScanningOff(t *testing.T) {
 		{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"},
 		{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"},
 	} {
-		resp, body := get(t, r.client(http1), url, sent...)
+		resp, body := get(t, r.client(noHTTP2), url, sent...)
 		wantPage(t, resp, body, http.StatusForbidden, notice.ForbiddenTarget)
 		if d := r.decide("127.0.0.1", port); d.Mode != intercept.Inspect {
 			t.Errorf("%v: %+v", sent, d)
 		}
 	}
-	resp, body := get(t, r.client(http1), url, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+	resp, body := get(t, r.client(noHTTP2), url, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
 	wantPage(t, resp, body, http.StatusBadGateway, notice.OriginTLS)
 	if d := r.decide("127.0.0.1", port); d.Rule != intercept.RuleLearned {
 		t.Errorf("a navigation taught nothing: %+v", d)

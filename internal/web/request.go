@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/http/httptrace"
 	"net/http/httputil"
 	"net/textproto"
 	"net/url"
@@ -281,7 +280,6 @@ func (x *exchange) roundTrip(ctx context.Context, c *call) {
 		hints.stall = 0 // its frames are not held by a stream's window, and the connection has WriteByteTimeout
 	}
 	defer hints.end()
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: hints.relay})
 	reply := time.AfterFunc(x.set.ReplyTimeout.Std(), func() { c.cancel(errNoReply) })
 	defer reply.Stop()
 	if c.stream {
@@ -289,7 +287,7 @@ func (x *exchange) roundTrip(ctx context.Context, c *call) {
 	}
 	c.asked = time.Now()
 	out := c.outgoing(ctx, reply)
-	resp, err := x.origin.roundTrip(out)
+	resp, err := x.origin.roundTrip(out, hints.relay)
 	hints.end()
 	reply.Stop()
 	if err != nil {
@@ -412,8 +410,8 @@ type hints struct {
 // maxHints is how many informational responses one request may have.
 const maxHints = 16
 
-// relay implements httptrace.ClientTrace.Got1xxResponse. It is called by another goroutine than the exchange's, which
-// waits meanwhile, or has given up.
+// relay takes an informational answer. It may be called by another goroutine than the exchange's, which waits meanwhile, or has given
+// up.
 func (h *hints) relay(code int, header textproto.MIMEHeader) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

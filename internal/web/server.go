@@ -280,23 +280,3 @@ func newTransport(cfg Config) *http.Transport {
 	t.Protocols.SetHTTP2(true)
 	return t
 }
-
-type preparedKey struct{}
-
-// dialPrepared hands the transport the connection that clientConn was given.
-func dialPrepared(ctx context.Context, _, addr string) (net.Conn, error) {
-	c, ok := ctx.Value(preparedKey{}).(net.Conn)
-	if !ok {
-		return nil, fmt.Errorf("a connection to %s was asked for that nobody has opened", addr)
-	}
-	return c, nil
-}
-
-// clientConn makes an HTTP client of a connection to an origin, HTTP/2 where TLS has agreed on it.
-func (s *Server) clientConn(ctx context.Context, scheme, hostport string, c net.Conn) (*http.ClientConn, error) {
-	cc, err := s.transport.NewClientConn(context.WithValue(ctx, preparedKey{}, c), scheme, hostport)
-	if err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return cc, nil
-}

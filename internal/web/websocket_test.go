@@ -57,7 +57,7 @@ func (r *rig) socket(url string, mode peer.CompressionMode) *peer.Conn {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	r.t.Cleanup(cancel)
 	c, resp, err := peer.Dial(ctx, "ws"+strings.TrimPrefix(url, "http"), &peer.DialOptions{
-		HTTPClient: r.client(http1), CompressionMode: mode, CompressionThreshold: 1, Subprotocols: []string{"echo"},
+		HTTPClient: r.client(noHTTP2), CompressionMode: mode, CompressionThreshold: 1, Subprotocols: []string{"echo"},
 	})
 	if err != nil {
 		r.t.Fatalf("%s: %v", url, err)
@@ -154,7 +154,7 @@ func TestInfectedMessageClosesBothWays(t *testing.T) {
 	for _, mode := range []peer.CompressionMode{peer.CompressionDisabled, peer.CompressionContextTakeover} {
 		for _, way := range []policy.Direction{policy.Upload, policy.Download} {
 			c, _, err := peer.Dial(ctx, "ws"+strings.TrimPrefix(o.URL, "http")+map[policy.Direction]string{policy.Upload: "/up", policy.Download: "/down"}[way],
-				&peer.DialOptions{HTTPClient: r.client(http1), CompressionMode: mode, CompressionThreshold: 1})
+				&peer.DialOptions{HTTPClient: r.client(noHTTP2), CompressionMode: mode, CompressionThreshold: 1})
 			if err != nil {
 				t.Fatal(err)
 			}

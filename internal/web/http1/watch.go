@@ -1,0 +1,150 @@
+package http1
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// longAgo is a deadline that ends a read at once.
+var longAgo = time.Unix(1, 0)
+
+// errGone is why a connection cannot be used that the origin has ended while it was idle.
+var errGone = errors.New("the origin has closed the idle connection, or sent something that was not asked for")
+
+// Look looks at what the other side has done since the last answer, without waiting, and returns why the connection cannot be used any
+// more, nil when it can. It must be called while nothing is under way, and not while the connection is watched.
+func (c *Conn) Look() error {
+	if err := c.Err(); err != nil || c.tcp == nil {
+		return err
+	}
+	if there, err := readable(c.tcp); err != nil || there && !c.stillSilent(time.Millisecond) {
+		return c.end(errGone)
+	}
+	return nil
+}
+
+// stillSilent says whether what has come is nothing for HTTP: TLS may have something to say to itself, such as a session ticket. It waits
+// for more of that for so long.
+func (c *Conn) stillSilent(wait time.Duration) bool {
+	var b [1]byte
+	if c.nc.SetReadDeadline(time.Now().Add(wait)) != nil {
+		return false
+	}
+	n, err := c.nc.Read(b[:])
+	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.nc.SetReadDeadline(time.Time{}) == nil
+}
+
+// sleeper watches an idle connection.
+type sleeper struct {
+	c      *Conn
+	waking atomic.Bool
+	done   chan struct{}
+	alive  bool // once done is closed: whether the connection can be used again
+}
+
+// Watch watches an idle connection, until Wake, and calls gone when the origin has ended it, or has said something unasked. It says false,
+// and does nothing, where there is nothing to watch: a request is under way, or the connection cannot be used any more.
+func (c *Conn) Watch(gone func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy || c.err != nil || c.tcp == nil || c.asleep != nil {
+		return false
+	}
+	z := &sleeper{c: c, done: make(chan struct{})}
+	c.asleep = z
+	go func() {
+		z.alive = z.watch()
+		if !z.alive {
+			_ = c.end(errGone)
+		}
+		close(z.done)
+		if !z.alive {
+			gone()
+		}
+	}()
+	return true
+}
+
+// watch returns true when it was woken, false at the end of the connection.
+func (z *sleeper) watch() bool {
+	for !z.waking.Load() {
+		if err := WaitReadable(z.c.tcp); err != nil {
+			return z.waking.Load() && errors.Is(err, os.ErrDeadlineExceeded)
+		}
+		if !z.c.stillSilent(10 * time.Millisecond) {
+			return false
+		}
+	}
+	return true
+}
+
+// Wake ends what Watch began, if it did, and returns when nothing is being read any more. Err then says whether the connection can be used.
+func (c *Conn) Wake() {
+	c.mu.Lock()
+	z := c.asleep
+	c.asleep = nil
+	c.mu.Unlock()
+	if z == nil {
+		return
+	}
+	z.waking.Store(true)
+	err := c.nc.SetReadDeadline(longAgo)
+	// The watch may be setting a deadline of its own at this moment: it looks at waking after that.
+	for {
+		select {
+		case <-z.done:
+			if !z.alive || err != nil || c.nc.SetReadDeadline(time.Time{}) != nil {
+				_ = c.end(errGone)
+			}
+			return
+		case <-time.After(10 * time.Millisecond):
+			err = errors.Join(err, c.nc.SetReadDeadline(longAgo))
+		}
+	}
+}
+
+// WaitReadable waits until there is something to read, or the end, or an error, on a TCP connection, and leaves it there.
+// Its error is the connection's own: closed, or its read deadline has passed.
+func WaitReadable(t *net.TCPConn) error {
+	if t == nil {
+		return net.ErrClosed
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		there, _ := peek(fd)
+		return there
+	})
+}
+
+// readable says whether there is something to read, or an error, on a TCP connection. The error is that of a closed connection, or one
+// whose other side has ended it.
+func readable(t *net.TCPConn) (there bool, err error) {
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	ended := false
+	err = raw.Control(func(fd uintptr) { there, ended = peek(fd) })
+	if err == nil && ended {
+		err = errGone
+	}
+	return there, err
+}
+
+// peek looks for what there is to read. The end is something, too.
+func peek(fd uintptr) (there, ended bool) {
+	var b [1]byte
+	n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		return false, false
+	}
+	return true, err != nil || n == 0
+}
