@@ -16,13 +16,17 @@ const maxStray = 64
 var stray atomic.Int64
 
 // Ask has s judge o, and always returns a usable verdict: an error, a panic, an unknown outcome, and a scanner that
-// ignores the end of ctx each become Incomplete with their reason. The object's body is held until s has really returned.
+// ignores the end of ctx each become Incomplete with their reason. The object's body is held until s has really returned. A Punctual
+// scanner is waited for.
 func Ask(ctx context.Context, s Scanner, o *Object) Verdict {
 	if o == nil || o.Body == nil {
 		return IncompleteVerdict(EngineError, "%s was asked about an object without a body", s.Name())
 	}
 	if err := ctx.Err(); err != nil {
 		return FromError(s.Name(), err)
+	}
+	if p, ok := s.(Punctual); ok && p.Punctual() {
+		return call(ctx, s, o)
 	}
 	if stray.Load() >= maxStray {
 		return IncompleteVerdict(Timeout, "%s: too many scans do not end", s.Name())

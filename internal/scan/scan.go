@@ -150,6 +150,13 @@ type Scanner interface {
 	Scan(ctx context.Context, o *Object) (Verdict, error)
 }
 
+// Punctual is implemented by scanners that return soon after the end of their context whatever their engine does, because all that they
+// wait for ends with it (sockets with deadlines, as clamd's). Ask then needs no goroutine to be able to leave without them, which for a
+// small object costs more than the asking. A scanner that computes, or waits for a process, is none.
+type Punctual interface {
+	Punctual() bool
+}
+
 // Unpacker is implemented by scanners that open archives by themselves (ClamAV does). Others are given every member that
 // the gate could unpack as an object of its own.
 type Unpacker interface {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -218,5 +219,39 @@ func TestProve(t *testing.T) {
 		if err := Prove(context.Background(), pool, bad); err == nil {
 			t.Error("a useless scanner proved itself")
 		}
+	}
+}
+
+// punctual is a fake that is waited for.
+type punctual struct{ fake }
+
+func (punctual) Punctual() bool { return true }
+
+func TestPunctualScannersAreAskedWithoutAGoroutine(t *testing.T) {
+	o := object(t, "x")
+	v := Ask(t.Context(), punctual{fake{name: "panicking", scan: func(context.Context, *Object) (Verdict, error) { panic("at work") }}}, o)
+	if v.Outcome != Incomplete || v.Reason != EngineError || !strings.Contains(v.Detail, "at work") {
+		t.Errorf("a panic: %+v", v)
+	}
+	v = Ask(t.Context(), punctual{fake{name: "silent", scan: func(context.Context, *Object) (Verdict, error) { return Verdict{}, nil }}}, o)
+	if v.Outcome != Incomplete || v.Reason != Unknown {
+		t.Errorf("no verdict: %+v", v)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	v = Ask(ctx, punctual{fake{name: "waiting", scan: func(ctx context.Context, _ *Object) (Verdict, error) {
+		cancel()
+		<-ctx.Done()
+		return CleanVerdict(), ctx.Err()
+	}}}, o)
+	if v.Outcome != Incomplete || v.Reason != Cancelled {
+		t.Errorf("one whose context ended: %+v", v)
+	}
+	before, during := runtime.NumGoroutine(), 0
+	v = Ask(t.Context(), punctual{fake{name: "counting", scan: func(context.Context, *Object) (Verdict, error) {
+		during = runtime.NumGoroutine()
+		return CleanVerdict(), nil
+	}}}, o)
+	if v.Outcome != Clean || during > before {
+		t.Errorf("%+v with %d goroutines, %d before", v, during, before)
 	}
 }

@@ -151,7 +151,7 @@ func (s *Set) AllUnpack() bool {
 // Version returns one word that changes whenever a verdict of the Set could, for the verdict cache; ok is false while
 // the version of an engine is unknown.
 func (s *Set) Version() (version string, ok bool) {
-	var b strings.Builder
+	var b []byte // twice for each object: no Fprintf
 	for _, m := range s.members {
 		vr, is := m.Scanner.(Versioner)
 		if !is {
@@ -161,9 +161,11 @@ func (s *Set) Version() (version string, ok bool) {
 		if !known {
 			return "", false
 		}
-		fmt.Fprintf(&b, "%s/%s/%s;", m.Scanner.Name(), v.Engine, v.Signatures)
+		for _, word := range [...]string{m.Scanner.Name(), "/", v.Engine, "/", v.Signatures, ";"} {
+			b = append(b, word...)
+		}
 	}
-	return b.String(), b.Len() > 0
+	return string(b), len(b) > 0
 }
 
 // Updated returns when the oldest signatures of all engines were made; zero where none says.

@@ -114,6 +114,9 @@ func (s *Scanner) every(has func(*limits) bool) bool {
 	return having > 0
 }
 
+// Punctual implements scan.Punctual: whatever is waited for, a place, a connection, a reply, ends with the context.
+func (s *Scanner) Punctual() bool { return true }
+
 // Overlooks implements scan.Overlooker: whether clamd, which opens archives by itself, could pass over o inside one in
 // silence. That is a member that goes unread, or HTML or another member larger than clamd is known to read.
 func (s *Scanner) Overlooks(o *scan.Object) bool {
