@@ -36,9 +36,12 @@ type flight struct {
 
 func newCache(size int) *cache {
 	return &cache{
-		seed:    maphash.MakeSeed(),
-		entries: otter.Must(&otter.Options[key, scan.Verdict]{MaximumSize: size, StatsRecorder: stats.NewCounter()}),
-		flying:  make(map[key]*flight),
+		seed: maphash.MakeSeed(),
+		entries: otter.Must(&otter.Options[key, scan.Verdict]{
+			MaximumSize: size, StatsRecorder: stats.NewCounter(),
+			Executor: func(f func()) { f() }, // what is to be done is little: a goroutine for it costs more
+		}),
+		flying: make(map[key]*flight),
 	}
 }
 
