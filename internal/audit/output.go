@@ -13,8 +13,9 @@ import (
 
 // The bounds of an Output.
 const (
-	queueBytes = 1 << 20         // lines waiting for the writer, in bytes
-	patience   = 1 * time.Second // how long a line waits for room before the writer counts as stalled
+	queueBytes = 1 << 20               // lines waiting for the writer, in bytes
+	patience   = 1 * time.Second       // how long a line waits for room before the writer counts as stalled
+	gathering  = 20 * time.Millisecond // how long the writer lets lines about clean objects gather
 )
 
 // Output carries log lines to a writer without ever waiting for it for long.
@@ -24,7 +25,8 @@ const (
 // attacker who floods the log could hide what was blocked. So there are three steps:
 //
 //  1. One goroutine writes; lines wait for it in a queue of 1 MiB. While it is full, callers wait, for at most a second:
-//     a log that is merely slow slows the gateway down to its own speed, and nothing is lost.
+//     a log that is merely slow slows the gateway down to its own speed, and nothing is lost. Lines about clean objects gather for
+//     a moment and are written together: to wake the writer for each of them costs more than to write it.
 //  2. When that second is over, the writer counts as stalled. Until it takes something again, lines go to the overflow file
 //     on the local disk, at once. That disk also holds the spool: if it hangs too, nothing can be scanned anyway.
 //  3. The overflow file is bounded. Lines about clean objects may use its first half only, so that they cannot push out the
@@ -45,6 +47,7 @@ type Output struct {
 	status   OutputStatus
 	closed   bool
 	wake     chan struct{}
+	hurry    chan struct{} // nothing is to be gathered now
 	done     chan struct{}
 	patience time.Duration
 }
@@ -62,7 +65,7 @@ type OutputStatus struct {
 func newOutput(w io.Writer, reopen func() (io.WriteCloser, error), of *overflow) *Output {
 	o := &Output{
 		w: w, reopen: reopen, overflow: of, patience: patience,
-		room: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{}),
+		room: make(chan struct{}), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	go o.run()
 	return o
@@ -133,10 +136,15 @@ func (o *Output) Close(ctx context.Context) error {
 	return errors.Join(fmt.Errorf("the log does not take its last lines: %w", ctx.Err()), o.overflow.release())
 }
 
-// signal wakes the writer. The caller holds mu.
+// signal has the writer look at once for what there is to do. The caller holds mu.
 func (o *Output) signal() {
+	poke(o.hurry)
+	poke(o.wake)
+}
+
+func poke(c chan struct{}) {
 	select {
-	case o.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -144,20 +152,24 @@ func (o *Output) signal() {
 // put takes one line, of which it keeps nothing. It waits at most o.patience, and not at all while the writer is known to be
 // stalled. clean says that the line may be given up before others.
 func (o *Output) put(line []byte, clean bool) {
-	if !o.enqueue(line) {
+	if !o.enqueue(line, clean) {
 		o.spill(line, clean, 1)
 	}
 }
 
-// enqueue has line written soon, and reports whether it could.
-func (o *Output) enqueue(line []byte) bool {
+// enqueue has line written soon, and reports whether it could. gathers says that it may wait for others.
+func (o *Output) enqueue(line []byte, gathers bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var late <-chan time.Time
 	for !o.closed {
 		if len(o.pending) == 0 || len(o.pending)+len(line) <= queueBytes {
 			o.pending = append(o.pending, line...)
-			o.signal()
+			if gathers && len(o.pending) < queueBytes/4 {
+				poke(o.wake)
+			} else {
+				o.signal()
+			}
 			return true
 		}
 		if o.status.Stalled {
@@ -188,7 +200,14 @@ func (o *Output) enqueue(line []byte) bool {
 func (o *Output) run() {
 	defer close(o.done)
 	var spare []byte
+	gather := time.NewTimer(gathering)
+	defer gather.Stop()
 	for range o.wake {
+		gather.Reset(gathering)
+		select {
+		case <-o.hurry:
+		case <-gather.C:
+		}
 		for {
 			o.mu.Lock()
 			buf, w, old, closed := o.pending, o.w, io.Writer(nil), o.closed

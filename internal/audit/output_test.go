@@ -288,3 +288,28 @@ func TestFormatFollowsTheTerminal(t *testing.T) {
 		t.Errorf("on a terminal: %q, %v", buf[:k], err)
 	}
 }
+
+func TestLinesThatGatherKeepTheirPlaceAndAreWritten(t *testing.T) {
+	w := newGateWriter()
+	close(w.gate)
+	out := newOutput(w, nil, &overflow{})
+	written := func(want string) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); w.String() != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("written: %q, want %q", w.String(), want)
+			}
+		}
+	}
+	out.put([]byte("clean 1\n"), true)
+	out.put([]byte("clean 2\n"), true)
+	out.put([]byte("block\n"), false)
+	written("clean 1\nclean 2\nblock\n")
+	out.put([]byte("clean 3\n"), true)
+	written("clean 1\nclean 2\nblock\nclean 3\n") // though nothing else comes
+	out.put([]byte("clean 4\n"), true)
+	if err := out.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	written("clean 1\nclean 2\nblock\nclean 3\nclean 4\n")
+}
