@@ -37,8 +37,12 @@ func run(ctx context.Context, f *flags) error {
 	if err != nil {
 		return err
 	}
+	anew := sandbox.SlackenTimers()
 	if err := sandbox.BecomeUser(cfg.Sandbox.User); err != nil {
 		return err
+	}
+	if anew {
+		_ = sandbox.StartAnew() // it matters for speed alone
 	}
 	hup, usr2 := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
