@@ -30,6 +30,8 @@ type client struct {
 	pinned  *origin
 	below   *cork // what HTTP/1.1's writes go out by; nil elsewhere
 
+	visit *watchedConn // what net/http serves it on now; nil for HTTP/2
+
 	// reading says that net/http is reading a request: what it writes then is an error of its own.
 	reading atomic.Bool
 	waiting atomic.Bool  // for the first byte of a request
@@ -62,7 +64,12 @@ func (s *Server) ownerOf(nc net.Conn) *client {
 
 // connContext implements http.Server.ConnContext.
 func (s *Server) connContext(ctx context.Context, nc net.Conn) context.Context {
-	return context.WithValue(ctx, clientKey{}, s.ownerOf(nc))
+	owner := s.ownerOf(nc)
+	if w, ok := nc.(*watchedConn); ok {
+		ctx, w.look.gone = context.WithCancel(ctx)
+		owner.visit = w
+	}
+	return context.WithValue(ctx, clientKey{}, owner)
 }
 
 // connState implements http.Server.ConnState.
@@ -76,6 +83,7 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 		c.reading.Store(true)
 		s.idle.add(c)
 		if w, ok := nc.(*watchedConn); ok {
+			w.look.rests()
 			w.await(state == http.StateNew)
 		}
 		if state == http.StateIdle && c.pinned != nil && c.pinned.dead() {
@@ -83,9 +91,14 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 		}
 	case http.StateClosed:
 		s.inside.Delete(nc)
-		if w, ok := nc.(*watchedConn); ok && w.parked.Load() {
-			s.park(c)
-			return
+		if w, ok := nc.(*watchedConn); ok {
+			if w.look.gone != nil {
+				w.look.gone()
+			}
+			if w.parked.Load() {
+				s.park(c)
+				return
+			}
 		}
 		s.idle.remove(c)
 		c.close()
@@ -95,6 +108,9 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 		s.inside.Delete(nc)
 		s.idle.remove(c)
 	case http.StateActive:
+		if w, ok := nc.(*watchedConn); ok {
+			w.look.begins()
+		}
 		s.idle.remove(c)
 	}
 }

@@ -102,6 +102,10 @@ func writeString(w io.Writer, s string) error {
 // hijack takes the connection over from net/http, with what the client has already sent; nil where that cannot be.
 func (x *exchange) hijack() (net.Conn, []byte) {
 	x.head = true
+	visit := x.c.visit
+	if visit != nil {
+		x.s.lookouts.leave(visit)
+	}
 	nc, rw, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
 		x.s.opt.Log.Debug("taking a connection over", "client", x.c.addr, "error", err)
@@ -110,7 +114,11 @@ func (x *exchange) hijack() (net.Conn, []byte) {
 	if w, ok := nc.(*watchedConn); ok {
 		nc = w.Conn
 	}
-	return nc, takeBuffered(rw.Reader)
+	buffered := takeBuffered(rw.Reader)
+	if visit != nil {
+		buffered = append(buffered, visit.look.ahead...)
+	}
+	return nc, buffered
 }
 
 // takeBuffered returns a copy of what was read ahead, so that the reader's buffer is not kept for it.

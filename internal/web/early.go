@@ -41,9 +41,18 @@ func (s *Server) bounded(h http.Handler) http.Handler {
 			e = newEarly(w, r, stall)
 			w, r = e, e.request
 		}
+		if c.visit != nil {
+			s.lookouts.enter(c.visit)
+		}
 		answered := false
 		defer func() {
+			if c.visit != nil {
+				s.lookouts.leave(c.visit)
+			}
 			if c.taken.Load() {
+				if c.visit != nil {
+					c.visit.look.gone()
+				}
 				return // somebody else has the connection
 			}
 			_ = rc.SetWriteDeadline(time.Now().Add(stall)) // net/http takes it back for the next answer

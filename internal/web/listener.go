@@ -130,6 +130,7 @@ type watchedConn struct {
 	net.Conn
 	server *Server
 	owner  *client
+	look   lookout
 
 	// These are net/http's goroutine's own while it waits for a request.
 	deadline time.Time // what it has set
@@ -141,7 +142,15 @@ type watchedConn struct {
 
 // Read implements net.Conn.
 func (c *watchedConn) Read(p []byte) (int, error) {
-	n, err := c.read(p)
+	if c.look.offered(p) {
+		return 0, nil // see lookout
+	}
+	n, err := c.look.take(p), error(nil)
+	if n > 0 {
+		c.owner.waiting.Store(false)
+	} else {
+		n, err = c.read(p)
+	}
 	if n > 0 && c.owner.reading.Load() && !c.owner.lengths.Load() && saysLength(p[:n]) {
 		c.owner.lengths.Store(true)
 	}

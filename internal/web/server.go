@@ -88,6 +88,7 @@ type Server struct {
 	parkAfter time.Duration
 	origins   *openOrigins
 	idle      *idlers
+	lookouts  *lookouts
 	pressure  *pressure
 	lingering time.Duration
 
@@ -109,7 +110,7 @@ type Server struct {
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
 		opt: opt, outerFeed: newFeed(), feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
-		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(),
+		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(), lookouts: newLookouts(),
 		parkAfter: parkAfter, lingering: lingering,
 	}
 	if err := s.Use(cfg); err != nil {
