@@ -74,12 +74,13 @@ func TestDescribeMail(t *testing.T) {
 		"From: A <a@x>\r\nTo: b@x,\r\n c@x\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nDate: Mon, 1 Jan 2026 00:00:00 +0000\r\n\r\nSubject: no": {
 			From: "A <a@x>", To: "b@x, c@x", Subject: "Grüße", Date: "Mon, 1 Jan 2026 00:00:00 +0000",
 		},
-		"subject : =?iso-8859-15?Q?=A4?=\nSubject: second\n\n":           {Subject: "€"},
-		"Subject: =?x-unknown?q?a?=\r\nFrom:\r\n\r\n":                    {Subject: "=?x-unknown?q?a?="},
-		"garbage\r\nFrom: a\x1b[31m\x00\xff\r\n":                         {From: "a [31m \uFFFD"},
-		"":                                                               {},
-		"\r\nFrom: in the body\r\n":                                      {},
-		"Subject: " + strings.Repeat("é", 2000) + "\r\n\r\n":             {Subject: strings.Repeat("é", 500)},
+		"subject : =?iso-8859-15?Q?=A4?=\nSubject: second\n\n": {Subject: "€"},
+		"Subject: =?x-unknown?q?a?=\r\nFrom:\r\n\r\n":          {Subject: "=?x-unknown?q?a?="},
+		"garbage\r\nFrom: a\x1b[31m\x00\xff\r\n":               {From: "a [31m \uFFFD"},
+		"":                                                     {},
+		"\r\nFrom: in the body\r\n":                            {},
+		"Subject: " + strings.Repeat("é", 2000) + "\r\n\r\n":   {Subject: strings.Repeat("é", 500)},
+
 		"X: " + strings.Repeat("x", headBytes) + "\r\nFrom: far\r\n\r\n": {},
 	} {
 		var got Entry
