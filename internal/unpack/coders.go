@@ -78,46 +78,53 @@ func padding(br *bufio.Reader) error {
 	return err
 }
 
-// gzipCoder decodes RFC 1952, all members of it.
-type gzipCoder struct {
-	admission
-	in      *bufio.Reader
-	zr      gzip.Reader
-	within  bool // a member is being read
-	started bool // there was a member
+// series is content that consists of pieces, one behind the other: gzip's members, zstd's frames.
+type series struct {
+	cur     io.Reader // the piece that is being read; nil: the next one is to begin
+	started bool      // there was a piece
 }
 
-func (c *gzipCoder) name() string { return "gzip" }
-
-func (c *gzipCoder) reset(r io.Reader, admit func(n int64) error) {
-	c.in.Reset(r)
-	c.admit = admit
-	c.within, c.started = false, false
-}
-
-func (c *gzipCoder) release() {
-	c.in.Reset(nothing{})
-	c.admit = nil
-	c.zr.Header = gzip.Header{}
-	gzipCoders.Put(c)
-}
-
-func (c *gzipCoder) Read(p []byte) (int, error) {
+// read reads the pieces as one content. next begins the next piece, or returns what there is instead: io.EOF at the end.
+func (s *series) read(p []byte, next func() error) (int, error) {
 	for {
-		if !c.within {
-			if err := c.next(); err != nil {
+		if s.cur == nil {
+			if err := next(); err != nil {
 				return 0, err
 			}
 		}
-		n, err := c.zr.Read(p)
+		n, err := s.cur.Read(p)
 		if err == io.EOF { //nolint:errorlint // io.Reader says that the end is io.EOF itself
-			c.within, err = false, nil
+			s.cur, err = nil, nil
 		}
 		if n > 0 || err != nil {
 			return n, err
 		}
 	}
 }
+
+// gzipCoder decodes RFC 1952, all members of it.
+type gzipCoder struct {
+	admission
+	series
+	in *bufio.Reader
+	zr gzip.Reader
+}
+
+func (c *gzipCoder) name() string { return "gzip" }
+
+func (c *gzipCoder) reset(r io.Reader, admit func(n int64) error) {
+	c.in.Reset(r)
+	c.admit, c.series = admit, series{}
+}
+
+func (c *gzipCoder) release() {
+	c.in.Reset(nothing{})
+	c.admit, c.series = nil, series{}
+	c.zr.Header = gzip.Header{}
+	gzipCoders.Put(c)
+}
+
+func (c *gzipCoder) Read(p []byte) (int, error) { return c.read(p, c.next) }
 
 // next begins the next member. It returns io.EOF when there is none: nothing but zeros may follow the last.
 func (c *gzipCoder) next() error {
@@ -143,52 +150,42 @@ func (c *gzipCoder) next() error {
 		return unexpected(err)
 	}
 	c.zr.Multistream(false)
-	c.within, c.started = true, true
+	c.cur, c.started = &c.zr, true
 	return nil
 }
 
 // deflateCoder decodes the "deflate" coding in both readings: RFC 1950, as RFC 9110 has it, and bare RFC 1951.
 type deflateCoder struct {
 	admission
-	in   *bufio.Reader
-	zlib io.ReadCloser // kept for the next use
-	raw  io.ReadCloser
-	cur  io.Reader // one of the two, nil before the first byte
-	end  bool
+	series // of one piece, which is read by one of the two
+	in     *bufio.Reader
+	zlib   io.ReadCloser // kept for the next use
+	raw    io.ReadCloser
 }
 
 func (c *deflateCoder) name() string { return "deflate" }
 
 func (c *deflateCoder) reset(r io.Reader, admit func(n int64) error) {
 	c.in.Reset(r)
-	c.admit = admit
-	c.cur, c.end = nil, false
+	c.admit, c.series = admit, series{}
 }
 
 func (c *deflateCoder) release() {
 	c.in.Reset(nothing{})
-	c.admit, c.cur = nil, nil
+	c.admit, c.series = nil, series{}
 	deflateCoders.Put(c)
 }
 
-func (c *deflateCoder) Read(p []byte) (int, error) {
-	for {
-		if c.end {
-			return 0, padding(c.in)
-		}
-		if c.cur == nil {
-			if err := c.start(); err != nil {
-				return 0, err
-			}
-		}
-		n, err := c.cur.Read(p)
-		if err == io.EOF { //nolint:errorlint // io.Reader says that the end is io.EOF itself
-			c.end, err = true, nil
-		}
-		if n > 0 || err != nil {
-			return n, err
-		}
+func (c *deflateCoder) Read(p []byte) (int, error) { return c.read(p, c.next) }
+
+// next begins the stream, and returns what padding does behind it.
+func (c *deflateCoder) next() error {
+	if c.started {
+		return padding(c.in)
 	}
+	err := c.start()
+	c.started = err == nil
+	return err
 }
 
 // start looks at the first two bytes. A zlib header is taken for one, because that is what the coding means and what

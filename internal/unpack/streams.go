@@ -62,7 +62,7 @@ func openGzip(w *walker, n *node, off int64) error {
 		c.in = own
 		c.release()
 	}()
-	c.in, c.within, c.started = s.Reader, false, false
+	c.in, c.series = s.Reader, series{}
 	// The name in the header is the first member's; it is known when the header has been read.
 	if err := c.next(); err != nil {
 		return &Error{Kind: Undecodable, What: "gzip", Err: err}

@@ -30,25 +30,24 @@ func zstdMemory(window int64) int64 { return window + 5*min(window, zstdBlock) +
 // the memory for each is taken before it is allocated.
 type zstdCoder struct {
 	admission
+	series
 	in      *bufio.Reader
 	frame   zstdFrame
 	zr      *zstd.Decoder
 	taken   int64 // what was taken for this body
 	largest int64 // window that zr has met
-	within  bool  // a frame is being read
-	started bool  // there was a frame
 }
 
 func (c *zstdCoder) name() string { return "zstd" }
 
 func (c *zstdCoder) reset(r io.Reader, admit func(n int64) error) {
 	c.in.Reset(r)
-	c.admit, c.taken, c.within, c.started = admit, 0, false, false
+	c.admit, c.series, c.taken = admit, series{}, 0
 }
 
 func (c *zstdCoder) release() {
 	c.in.Reset(nothing{})
-	c.admit = nil
+	c.admit, c.series = nil, series{}
 	if c.zr != nil && (zstdMemory(c.largest) > littleMemory || c.zr.Reset(nil) != nil) {
 		c.drop()
 	}
@@ -63,22 +62,7 @@ func (c *zstdCoder) drop() {
 	}
 }
 
-func (c *zstdCoder) Read(p []byte) (int, error) {
-	for {
-		if !c.within {
-			if err := c.next(); err != nil {
-				return 0, err
-			}
-		}
-		n, err := c.zr.Read(p)
-		if err == io.EOF { //nolint:errorlint // io.Reader says that the end is io.EOF itself
-			c.within, err = false, nil
-		}
-		if n > 0 || err != nil {
-			return n, err
-		}
-	}
-}
+func (c *zstdCoder) Read(p []byte) (int, error) { return c.read(p, c.next) }
 
 // next begins the next frame that has content. It returns io.EOF when there is none.
 func (c *zstdCoder) next() error {
@@ -140,12 +124,15 @@ func (c *zstdCoder) open(window int64) error {
 		c.taken = need
 	}
 	c.largest = max(c.largest, window)
-	c.within, c.started = true, true
-	if c.zr != nil {
-		return c.zr.Reset(&c.frame)
-	}
 	var err error
-	c.zr, err = newZstd(&c.frame, zstdWindow)
+	if c.zr != nil {
+		err = c.zr.Reset(&c.frame)
+	} else {
+		c.zr, err = newZstd(&c.frame, zstdWindow)
+	}
+	if err == nil {
+		c.cur, c.started = c.zr, true
+	}
 	return err
 }
 
