@@ -123,12 +123,21 @@ type ScannerStatus struct {
 	Version  scan.Version `json:"version"`           // zero: unknown
 }
 
+// DecodersStatus is what is known of the memory that decoders share.
+type DecodersStatus struct {
+	Used    int64 // bytes in use
+	Most    int64 // bytes that were ever in use at the same time
+	Total   int64 // bytes that may be in use
+	Waiting int   // decoders that wait for some
+}
+
 // Gauges are what the metrics ask for when they are collected. Each may be nil, answers from memory, without waiting, and
 // may be called by several goroutines at once.
 type Gauges struct {
 	Version     string                                 // of this program
 	Scanners    func() []ScannerStatus                 // every scanner there is
 	Spool       func() (memory, disk int64)            // bytes held
+	Decoders    func() DecodersStatus                  // the memory that decoders share
 	Connections func() map[string]int64                // open connections, by a fixed word for each listener: "web", "pop3"
 	Output      func() OutputStatus                    // the log's own state
 	Cache       func() (entries int64, evicted uint64) // the verdict cache
@@ -157,6 +166,8 @@ var (
 	descUp          = desc("scanner_up", "1 where the scanner would judge an object now.", "scanner", "required")
 	descSignatures  = desc("scanner_signatures_timestamp_seconds", "When the scanner's signatures were made.", "scanner")
 	descSpool       = desc("spool_bytes", "Bytes of objects that wait for a verdict.", "where")
+	descDecoders    = desc("decoder_memory_bytes", "Memory of decoders: in use, the most that ever was at the same time, and how much may be (unpack.total_memory).", "what")
+	descDecWaiting  = desc("decoders_waiting", "Decoders that wait for memory.")
 	descConnections = desc("connections", "Open connections of clients.", "listener")
 	descStalled     = desc("log_stalled", "1 while the log takes no lines.")
 	descOverflowed  = desc("log_overflowed_lines_total", "Log lines that went to the overflow file.")
@@ -169,7 +180,7 @@ var (
 // Describe implements prometheus.Collector.
 func (w *watcher) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descInfo, descUp, descSignatures, descSpool, descConnections, descStalled, descOverflowed, descLost, descCache, descEvicted, descDownloads,
+		descInfo, descUp, descSignatures, descSpool, descDecoders, descDecWaiting, descConnections, descStalled, descOverflowed, descLost, descCache, descEvicted, descDownloads,
 	} {
 		ch <- d
 	}
@@ -191,6 +202,13 @@ func (w *watcher) Collect(ch chan<- prometheus.Metric) {
 		memory, disk := w.g.Spool()
 		gauge(descSpool, float64(memory), "memory")
 		gauge(descSpool, float64(disk), "disk")
+	}
+	if w.g.Decoders != nil {
+		d := w.g.Decoders()
+		gauge(descDecoders, float64(d.Used), "used")
+		gauge(descDecoders, float64(d.Most), "most")
+		gauge(descDecoders, float64(d.Total), "total")
+		gauge(descDecWaiting, float64(d.Waiting))
 	}
 	if w.g.Connections != nil {
 		sums := map[string]int64{} // several names may have become "other"

@@ -50,6 +50,7 @@ func TestMetrics(t *testing.T) {
 			}
 		},
 		Spool:       func() (int64, int64) { return 10, 20 },
+		Decoders:    func() DecodersStatus { return DecodersStatus{Used: 11, Most: 12, Total: 13, Waiting: 14} },
 		Connections: func() map[string]int64 { return map[string]int64{"web": 3, "no word!": 1, "nor this!": 2} },
 		Output:      func() OutputStatus { return OutputStatus{Stalled: true, Overflowed: 4, LostClean: 5, Lost: 6} },
 		Cache:       func() (int64, uint64) { return 7, 8 },
@@ -77,6 +78,10 @@ func TestMetrics(t *testing.T) {
 		`lazaret_scanner_signatures_timestamp_seconds{scanner="clamd"} 1.7672256e+09`,
 		`lazaret_spool_bytes{where="memory"} 10`,
 		`lazaret_spool_bytes{where="disk"} 20`,
+		`lazaret_decoder_memory_bytes{what="used"} 11`,
+		`lazaret_decoder_memory_bytes{what="most"} 12`,
+		`lazaret_decoder_memory_bytes{what="total"} 13`,
+		`lazaret_decoders_waiting 14`,
 		`lazaret_connections{listener="web"} 3`,
 		`lazaret_connections{listener="other"} 3`,
 		`lazaret_log_stalled 1`,

@@ -267,7 +267,10 @@ func (d *Daemon) servers(cfg *config.Config) error {
 	if err := d.audit.Registry().Register(signatureMetrics{d}); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	return d.audit.Watch(audit.Gauges{Version: d.opt.Version, Scanners: d.ScannerStatus, Spool: d.spoolUsage, Output: d.output.Status, Connections: d.connections, Cache: d.gate.Cached, Downloads: d.web.Downloads})
+	return d.audit.Watch(audit.Gauges{
+		Version: d.opt.Version, Scanners: d.ScannerStatus, Spool: d.spoolUsage, Decoders: decoders, Output: d.output.Status,
+		Connections: d.connections, Cache: d.gate.Cached, Downloads: d.web.Downloads,
+	})
 }
 
 func (d *Daemon) spoolUsage() (memory, disk int64) {

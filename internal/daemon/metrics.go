@@ -3,6 +3,9 @@ package daemon
 import (
 	"strings"
 
+	"lazaret/internal/audit"
+	"lazaret/internal/unpack"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -76,4 +79,11 @@ func (m spamMetrics) Collect(ch chan<- prometheus.Metric) {
 	for result, n := range map[string]int64{"spam": st.Spam, "ham": st.Ham, "skipped": st.Skipped, "failed": st.Failed} {
 		ch <- prometheus.MustNewConstMetric(spamChecks, prometheus.CounterValue, float64(n), result)
 	}
+}
+
+// decoders returns what is known of the memory that decoders share.
+func decoders() audit.DecodersStatus {
+	m := unpack.Memory()
+	used, most := m.Used()
+	return audit.DecodersStatus{Used: used, Most: most, Total: m.Total(), Waiting: m.Waiting()}
 }

@@ -73,6 +73,13 @@ func (b *Budget) Used() (now, most int64) {
 	return b.used, b.most
 }
 
+// Total returns how many bytes the budget is of.
+func (b *Budget) Total() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.total
+}
+
 // Waiting returns how many decoders wait for memory.
 func (b *Budget) Waiting() int {
 	b.mu.Lock()
