@@ -89,7 +89,7 @@ func (r *gathered) fill(o *scan.Object, w *spool.Writer, beyond bool) (rest io.R
 	}
 	if !whole {
 		room := unpack.Room{}
-		if beyond {
+		if beyond && r.inMemory() {
 			room.Patience = patience // all of it may be more than can be gathered
 		}
 		rest, err = r.undo(o, w, beyond, room)
@@ -104,7 +104,12 @@ func (r *gathered) fill(o *scan.Object, w *spool.Writer, beyond bool) (rest io.R
 			return nil, err
 		}
 	}
-	return r.undo(o, w, beyond, unpack.Room{Share: unpack.Brief, Patience: patience})
+	room := unpack.Room{Share: unpack.Brief, Patience: patience}
+	if !r.inMemory() {
+		// Whoever has memory of a smaller share may be waiting for the room that this has.
+		room.Share = unpack.Inner
+	}
+	return r.undo(o, w, beyond, room)
 }
 
 // noMemory says whether a decoder could not be begun for lack of memory at present.

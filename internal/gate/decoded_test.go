@@ -148,6 +148,35 @@ func TestNoMemoryIsAVerdict(t *testing.T) {
 	}
 }
 
+// TestBodiesOnDiskDoNotWaitForThoseThatWaitForRoom has a body be gathered on disk while all the memory of the smaller shares is held, as
+// by decoders that wait for room on disk: both would wait for each other.
+func TestBodiesOnDiskDoNotWaitForThoseThatWaitForRoom(t *testing.T) {
+	littleMemory(t)
+	f := newFixture(t, func(_ *Config, s *spool.Config) { s.Wait = units.Duration(time.Second) })
+	want := noise(3 << 20)
+	for range 10 { // of 7 MiB each: the next one does not fit
+		d, err := unpack.NewDecoderIn(bytes.NewReader(brotliOf(t, 22, want)), []string{"br"}, unpack.Limits{}, unpack.Room{Share: unpack.Brief})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if _, err := d.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o, err := f.Take(bytes.NewReader(brotliOf(t, 22, want)), Intake{Encodings: []string{"br"}, Wait: &spool.Waiting{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Body == nil || o.Body.Size() != int64(len(want)) {
+		t.Errorf("%v", o.Known)
+	}
+	closeBody(o)
+	if used := f.pool.Usage().Disk; used != 0 {
+		t.Errorf("%d bytes are still on disk", used)
+	}
+}
+
 // TestWhatIsBeyondIsStillDecoded has an encoded body be larger than what is taken.
 func TestWhatIsBeyondIsStillDecoded(t *testing.T) {
 	littleMemory(t)

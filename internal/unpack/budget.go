@@ -18,8 +18,9 @@ import (
 //   - A decoder takes all that it needs at once, and holds nothing while it waits.
 //   - Decoders whose content comes as slowly as its sender likes have half of the memory (Lasting), those whose content is at hand,
 //     or that need little, three quarters (Brief): senders that stall hold up each other, and nobody else.
-//   - Archives that are being scanned have all of it (Inner). They never wait for room on disk while they hold memory, and so end by
-//     themselves. One that needs more while it holds some, for an archive inside the archive, waits as long as anybody who holds
+//   - Archives that are being scanned, and bodies that hold room on disk while they are undone, have all of it (Inner). They never wait
+//     for room on disk while they hold memory, and so end by themselves: the last quarter always comes free, whatever all others wait
+//     for. A decoder of theirs that needs more than that does not wait. An archive that needs more while it holds some, for an archive inside the archive, waits as long as anybody who holds
 //     some goes on; where all of them wait, the one that came last is refused.
 type Budget struct {
 	mu     sync.Mutex
@@ -97,6 +98,13 @@ func (b *Budget) limit(s Share) int64 {
 	case Inner:
 	}
 	return b.total
+}
+
+// sure returns how much whoever has the share Inner gets some day, whatever all others wait for: nobody else takes any of it.
+func (b *Budget) sure() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.total - b.limit(Brief)
 }
 
 // Patience says how a decoder waits for memory. The zero value does not wait.

@@ -284,6 +284,35 @@ func TestWaitingForMemoryIsNotForEver(t *testing.T) {
 	}
 }
 
+// TestThoseThatHoldRoomWaitForTheirShareAlone has all memory of the smaller shares be held, perhaps by those who wait for room on disk.
+func TestThoseThatHoldRoomWaitForTheirShareAlone(t *testing.T) {
+	resize(t, 96*units.MiB)
+	others := &claim{b: Memory()}
+	if err := others.take(72<<20, Brief, Patience{}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	defer others.give(72 << 20)
+	body := text(1000)
+	once := brotliOf(t, 24, body)
+	twice := brotliOf(t, 24, once)
+	for name, c := range map[string]struct {
+		enc     []byte
+		codings []string
+	}{"in the share": {once, []string{"br"}}, "more": {twice, []string{"br", "br"}}} {
+		room := Room{Share: Inner, Patience: Patience{For: time.Hour}}
+		d, err := NewDecoderIn(bytes.NewReader(c.enc), c.codings, Limits{}, room)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(d)
+		if len(c.codings) > 1 {
+			wantKind(t, err, SpoolFull)
+		} else if err != nil || !bytes.Equal(got, body) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+	}
+}
+
 // TestThoseThatHoldMemoryDoNotWaitForEachOther has walks that hold some want more, which none of them can have before another ends.
 func TestThoseThatHoldMemoryDoNotWaitForEachOther(t *testing.T) {
 	b := NewBudget(100)

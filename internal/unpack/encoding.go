@@ -107,7 +107,8 @@ func NewDecoder(r io.Reader, encodings []string, lim Limits) (io.ReadCloser, err
 
 // Room says how a decoder comes by its memory. The zero value has the smallest share, and does not wait.
 type Room struct {
-	// Share of Memory(). Lasting is Brief for decoders that need little.
+	// Share of Memory(). Lasting is Brief for decoders that need little. Those of Inner must not wait for room on disk, and wait for
+	// no more memory than is left to them.
 	Share    Share
 	Patience Patience
 	// Together is what Together returned, for a decoder that is part of the judging of an object; nil: it is not.
@@ -296,11 +297,14 @@ func (d *decoder) admit(n int64) error {
 		}
 		take = min(take, objectMemory)
 	}
-	share := d.room.Share
+	share, patience := d.room.Share, d.room.Patience
 	if take <= littleMemory {
 		share = max(share, Brief)
 	}
-	if err := d.claim.take(take, share, d.room.Patience, d.codings()); err != nil {
+	if share == Inner && take > d.claim.b.sure() {
+		patience = Patience{} // others may wait for the room that this object has
+	}
+	if err := d.claim.take(take, share, patience, d.codings()); err != nil {
 		return err
 	}
 	d.taken += take
