@@ -80,7 +80,7 @@ func (r *gathered) fill(o *scan.Object, w *spool.Writer, beyond bool) (rest io.R
 		patience = unpack.Patience{} // somebody may be waiting for what it holds
 	}
 	if !unpack.NeedsWindow(r.in.Encodings) {
-		return r.undo(o, w, beyond, unpack.Room{Patience: patience})
+		return r.undo(o, w, beyond, unpack.Room{Share: unpack.Lasting, Patience: patience})
 	}
 	memory := int64(r.g.opt.Pool.Config().Memory)
 	whole, err := r.gather(w, &beginning{r: r.src, left: min(gatherMost, memory), until: time.Now().Add(gatherFor)})
@@ -88,7 +88,7 @@ func (r *gathered) fill(o *scan.Object, w *spool.Writer, beyond bool) (rest io.R
 		return nil, err
 	}
 	if !whole {
-		room := unpack.Room{}
+		room := unpack.Room{Share: unpack.Lasting}
 		if beyond && r.inMemory() {
 			room.Patience = patience // all of it may be more than can be gathered
 		}

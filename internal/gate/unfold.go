@@ -107,7 +107,7 @@ func (u *unfolding) last(ctx context.Context) {
 	defer u.caught(new(bool))
 	src := &fed{ctx: ctx, u: u}
 	if src.wait() {
-		u.undo(src, unpack.Room{Patience: unpack.Patience{For: unfoldPatience, Waiting: spool.Waiting{Done: ctx.Done()}}})
+		u.undo(src, unpack.Room{Share: unpack.Endless, Patience: unpack.Patience{For: unfoldPatience, Waiting: spool.Waiting{Done: ctx.Done()}}})
 	}
 }
 

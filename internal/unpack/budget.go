@@ -17,18 +17,20 @@ import (
 //
 //   - A decoder takes all that it needs at once, and holds nothing while it waits.
 //   - Decoders whose content comes as slowly as its sender likes have half of the memory (Lasting), those whose content is at hand,
-//     or that need little, three quarters (Brief): senders that stall hold up each other, and nobody else.
+//     or that need little, three quarters (Brief): senders that stall hold up each other, and nobody else. Those of content without
+//     an end have half of that half together (Endless): however many there are, the others go on.
 //   - Archives that are being scanned, and bodies that hold room on disk while they are undone, have all of it (Inner). They never wait
 //     for room on disk while they hold memory, and so end by themselves: the last quarter always comes free, whatever all others wait
 //     for. A decoder of theirs that needs more than that does not wait. An archive that needs more while it holds some, for an archive inside the archive, waits as long as anybody who holds
 //     some goes on; where all of them wait, the one that came last is refused.
 type Budget struct {
-	mu     sync.Mutex
-	total  int64
-	used   int64
-	most   int64 // that was ever in use
-	queue  []*wanting
-	claims map[*claim]struct{} // that hold something
+	mu      sync.Mutex
+	total   int64
+	used    int64
+	endless int64 // of it, by Endless
+	most    int64 // that was ever in use
+	queue   []*wanting
+	claims  map[*claim]struct{} // that hold something
 }
 
 // Share says how much of a Budget somebody may bring into use.
@@ -36,7 +38,8 @@ type Share uint8
 
 // The shares.
 const (
-	Lasting Share = iota // half
+	Endless Share = iota // half, and all of that share together a quarter
+	Lasting              // half
 	Brief                // three quarters
 	Inner                // all
 )
@@ -88,9 +91,11 @@ func (b *Budget) Waiting() int {
 	return len(b.queue)
 }
 
-// limit returns how much may be in use when somebody of that share takes some.
+// limit returns how much may be in use when somebody of that share takes some; of Endless, by that share alone.
 func (b *Budget) limit(s Share) int64 {
 	switch s {
+	case Endless:
+		return b.total / 4
 	case Lasting:
 		return b.total / 2
 	case Brief:
@@ -98,6 +103,14 @@ func (b *Budget) limit(s Share) int64 {
 	case Inner:
 	}
 	return b.total
+}
+
+// left returns how much somebody of that share can take now. The lock is held.
+func (b *Budget) left(s Share) int64 {
+	if s == Endless {
+		return min(b.limit(Endless)-b.endless, b.left(Lasting))
+	}
+	return b.limit(s) - b.used
 }
 
 // sure returns how much whoever has the share Inner gets some day, whatever all others wait for: nobody else takes any of it.
@@ -115,9 +128,10 @@ type Patience struct {
 
 // claim is what one decoder, or one walk, has of a budget.
 type claim struct {
-	b     *Budget
-	held  int64
-	waits int // how often it is in the queue
+	b       *Budget
+	held    int64
+	endless int64 // of it, of that share
+	waits   int   // how often it is in the queue
 }
 
 // wanting is one that waits.
@@ -182,6 +196,9 @@ func (c *claim) give(n int64) {
 	defer c.b.mu.Unlock()
 	c.held -= n
 	c.b.used -= n
+	endless := min(n, c.endless)
+	c.endless -= endless
+	c.b.endless -= endless
 	if c.held == 0 {
 		delete(c.b.claims, c)
 	}
@@ -190,10 +207,14 @@ func (c *claim) give(n int64) {
 
 // grant takes n bytes for c if there are as many, and says whether it did. The lock is held.
 func (b *Budget) grant(c *claim, s Share, n int64) bool {
-	if n > b.limit(s)-b.used {
+	if n > b.left(s) {
 		return false
 	}
 	b.used += n
+	if s == Endless {
+		b.endless += n
+		c.endless += n
+	}
 	b.most = max(b.most, b.used)
 	c.held += n
 	if c.held > 0 {

@@ -196,7 +196,7 @@ func TestDecodersThatStallStayWithinTheBudget(t *testing.T) {
 	for range 60 {
 		begun.Add(1)
 		ended.Go(func() {
-			d, err := NewDecoder(&stalling{bytes.NewReader(enc[:len(enc)-1000]), goOn}, []string{"br"}, Limits{})
+			d, err := NewDecoderIn(&stalling{bytes.NewReader(enc[:len(enc)-1000]), goOn}, []string{"br"}, Limits{}, Room{Share: Lasting})
 			if err != nil {
 				t.Error(err)
 			}
@@ -234,6 +234,53 @@ func TestDecodersThatStallStayWithinTheBudget(t *testing.T) {
 	}
 	close(goOn)
 	ended.Wait()
+}
+
+// TestContentWithoutAnEndHasAShareOfItsOwn has decoders of such hold all that they may.
+func TestContentWithoutAnEndHasAShareOfItsOwn(t *testing.T) {
+	resize(t, 96*units.MiB)
+	enc := brotliOf(t, 22, random(2<<20)) // 7 MiB
+	begin := func(s Share) (io.Closer, error) {
+		d, err := NewDecoderIn(bytes.NewReader(enc), []string{"br"}, Limits{}, Room{Share: s})
+		if err == nil {
+			_, err = d.Read(make([]byte, 1))
+		}
+		return d, err
+	}
+	var open []io.Closer
+	for _, s := range []Share{Lasting, Endless, Endless, Endless, Lasting, Lasting} { // 21 of 24, and 21 of the 24 others
+		d, err := begin(s)
+		if err != nil {
+			t.Fatalf("decoder %d: %v", len(open), err)
+		}
+		open = append(open, d)
+		if s == Lasting {
+			continue
+		}
+		if err := Ready([]string{"gzip", "identity"}, Endless); err != nil {
+			t.Errorf("little: %v", err)
+		}
+	}
+	for _, s := range []Share{Endless, Lasting} {
+		_, err := begin(s)
+		wantKind(t, err, SpoolFull)
+	}
+	wantKind(t, Ready([]string{"br"}, Endless), SpoolFull)
+	wantKind(t, Ready([]string{"rot13"}, Endless), Undecodable)
+	_ = open[0].Close() // there is room again, for others
+	_, err := begin(Endless)
+	wantKind(t, err, SpoolFull)
+	d, err := begin(Lasting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range append(open, d) {
+		_ = c.Close()
+	}
+	before := used()
+	if err := Ready([]string{"br"}, Endless); err != nil || used() != before || Memory().endless != 0 {
+		t.Errorf("%v; %d bytes, %d by content without an end", err, used(), Memory().endless)
+	}
 }
 
 func TestDecodersWaitForMemory(t *testing.T) {

@@ -97,7 +97,7 @@ func newCoder(name string) coder {
 // content in every coding: servers send that, and nothing can hide in it.
 //
 // A decoder takes memory of Memory() before it allocates it, as much as the content declares, and gives it back at its end or its
-// first error. The decoder of NewDecoder does not wait for it. An *Error of kind SpoolFull says that there was none, TooLarge that
+// first error. The decoder of NewDecoder takes it of the share Endless, and does not wait for it. An *Error of kind SpoolFull says that there was none, TooLarge that
 // the codings of the body need more than one object may have.
 //
 // Close gives the decoder's memory back where that has not been done. It never fails, and does not close r.
@@ -107,7 +107,7 @@ func NewDecoder(r io.Reader, encodings []string, lim Limits) (io.ReadCloser, err
 
 // Room says how a decoder comes by its memory. The zero value has the smallest share, and does not wait.
 type Room struct {
-	// Share of Memory(). Lasting is Brief for decoders that need little. Those of Inner must not wait for room on disk, and wait for
+	// Share of Memory(). Endless and Lasting are Brief for decoders that need little. Those of Inner must not wait for room on disk, and wait for
 	// no more memory than is left to them.
 	Share    Share
 	Patience Patience
@@ -291,16 +291,9 @@ func (d *decoder) admit(n int64) error {
 	}
 	take := n
 	if d.n > 1 {
-		take = 0
-		for i := range d.n {
-			take += mostMemory(d.stages[i].coder)
-		}
-		take = min(take, objectMemory)
+		take = d.most()
 	}
-	share, patience := d.room.Share, d.room.Patience
-	if take <= littleMemory {
-		share = max(share, Brief)
-	}
+	share, patience := shareOf(take, d.room.Share), d.room.Patience
 	if share == Inner && take > d.claim.b.sure() {
 		patience = Patience{} // others may wait for the room that this object has
 	}
@@ -309,6 +302,23 @@ func (d *decoder) admit(n int64) error {
 	}
 	d.taken += take
 	return nil
+}
+
+// most returns the most that the codings together may take.
+func (d *decoder) most() int64 {
+	n := int64(0)
+	for i := range d.n {
+		n += mostMemory(d.stages[i].coder)
+	}
+	return min(n, objectMemory)
+}
+
+// shareOf returns the share that n bytes are taken of.
+func shareOf(n int64, s Share) Share {
+	if n <= littleMemory {
+		return max(s, Brief)
+	}
+	return s
 }
 
 // mostMemory returns the most that a coder asks for.
@@ -332,6 +342,27 @@ func (d *decoder) release() {
 	d.n = 0
 	d.claim.give(d.taken)
 	d.taken = 0
+}
+
+// Ready returns nil where a decoder of these codings, which NewDecoderIn would take, could have its memory now, however much its content
+// declares: an *Error of kind SpoolFull or TooLarge says why not. Whoever has to answer before there is any content asks it; another may
+// take the memory first all the same.
+func Ready(encodings []string, s Share) error {
+	r, err := NewDecoderIn(nothing{}, encodings, Limits{}, Room{})
+	if err != nil {
+		return err
+	}
+	defer r.Close() //nolint:errcheck // it never fails
+	d := r.(*decoder)
+	n := d.most()
+	if n == 0 {
+		return nil
+	}
+	if err := d.claim.take(n, shareOf(n, s), Patience{}, d.codings()); err != nil {
+		return err
+	}
+	d.claim.give(n)
+	return nil
 }
 
 // NeedsWindow says whether undoing these codings may take more than a little memory.

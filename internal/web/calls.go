@@ -16,7 +16,6 @@ import (
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
-	"lazaret/internal/unpack"
 )
 
 // calling returns the protocol of a call whose two sides talk at the same time. Requests by gRPC-Web, and by HTTP/1.1, come before
@@ -46,9 +45,9 @@ func (x *exchange) callUp(ctx context.Context, c *call, p envelope.Protocol) (st
 		x.refuse(notice.BadRequest, "the request's Content-Encoding is malformed", err.Error())
 		return nil
 	}
-	body, err := uncoded(x.r.Body, codings)
+	body, err := x.uncoded(x.r.Body, codings)
 	if err != nil {
-		x.refuse(notice.BadRequest, "the request's content is in a coding that cannot be undone", err.Error())
+		x.notUndone(notice.BadRequest, "the request's content is in a coding that cannot be undone", err)
 		return nil
 	}
 	if len(codings) > 0 {
@@ -60,11 +59,11 @@ func (x *exchange) callUp(ctx context.Context, c *call, p envelope.Protocol) (st
 }
 
 // uncoded returns body without its content codings.
-func uncoded(body io.ReadCloser, codings []string) (io.ReadCloser, error) {
+func (x *exchange) uncoded(body io.ReadCloser, codings []string) (io.ReadCloser, error) {
 	if len(codings) == 0 {
 		return body, nil
 	}
-	d, err := unpack.NewDecoder(body, codings, unpack.Limits{})
+	d, err := x.undo(body, codings)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +113,9 @@ func (c *decodedCall) Close() error {
 // callDown passes an answer's messages on, each when it has been judged.
 func (c *call) callDown(ctx context.Context, resp *http.Response, codings []string, p envelope.Protocol) {
 	h := resp.Header
-	body, err := uncoded(resp.Body, codings)
+	body, err := c.uncoded(resp.Body, codings)
 	if err != nil {
-		c.refuse(notice.OriginProtocol, "the site's stream is in a coding that cannot be undone", err.Error())
+		c.notUndone(notice.OriginProtocol, "the site's stream is in a coding that cannot be undone", err)
 		return
 	}
 	if len(codings) > 0 {
@@ -159,7 +158,7 @@ func statusOf(n notice.Notice) callStatus {
 	case n.Verdict.Outcome == scan.Infected:
 	case n.Verdict.Reason == scan.TooLarge:
 		return callStatus{8, "resource_exhausted"}
-	case n.Decision.Action == policy.Defer || n.Kind == notice.Internal:
+	case n.Decision.Action == policy.Defer || n.Kind == notice.Internal || n.Kind == notice.Overload:
 		return callStatus{14, "unavailable"}
 	}
 	return callStatus{7, "permission_denied"}

@@ -131,9 +131,9 @@ func (c *call) streamed(ctx context.Context, resp *http.Response, codings []stri
 	}
 	src := io.Reader(resp.Body)
 	if len(codings) > 0 {
-		d, err := unpack.NewDecoder(resp.Body, codings, unpack.Limits{})
+		d, err := c.undo(resp.Body, codings)
 		if err != nil {
-			c.refuse(notice.OriginProtocol, "the site's stream is in a coding that cannot be undone", err.Error())
+			c.notUndone(notice.OriginProtocol, "the site's stream is in a coding that cannot be undone", err)
 			return
 		}
 		defer d.Close() //nolint:errcheck // it never fails
@@ -147,6 +147,55 @@ func (c *call) streamed(ctx context.Context, resp *http.Response, codings []stri
 		return
 	}
 	c.relayed(ctx, resp, c.s.opt.Gate.Events(ctx, c.facts, streamKinds[why], src), nil)
+}
+
+// undo returns a reader of content without an end without its codings. Decoders of such have a share of their memory that is bounded
+// by itself: a stream for which there is none is refused before its head has been sent.
+func (x *exchange) undo(r io.Reader, codings []string) (io.ReadCloser, error) {
+	if err := unpack.Ready(codings, unpack.Endless); err != nil {
+		return nil, err
+	}
+	d, err := unpack.NewDecoderIn(r, codings, unpack.Limits{}, unpack.Room{Share: unpack.Endless})
+	if err != nil {
+		return nil, err
+	}
+	return &undone{ReadCloser: d, x: x}, nil
+}
+
+// undone is a stream without its codings. That there was no memory when it came to it is a *refusal.
+type undone struct {
+	io.ReadCloser
+	x   *exchange
+	err error // what reading has ended with
+}
+
+// Read implements io.Reader.
+func (u *undone) Read(p []byte) (int, error) {
+	if u.err != nil {
+		return 0, u.err
+	}
+	n, err := u.ReadCloser.Read(p)
+	if u.err = err; lacksMemory(err) {
+		u.err = &refusal{u.x.s.opt.Gate.Refuse(u.x.facts, notice.Overload, noStreamMemory, err.Error())}
+	}
+	return n, u.err
+}
+
+// noStreamMemory is what a client is told whose stream cannot be decoded for lack of memory.
+const noStreamMemory = "there is no memory for decoding another stream"
+
+// lacksMemory says whether a decoder had to end for lack of memory at present.
+func lacksMemory(err error) bool {
+	var u *unpack.Error
+	return errors.As(err, &u) && u.Kind == unpack.SpoolFull
+}
+
+// notUndone answers where undo has failed: by what the other side has done wrong, unless there was no memory.
+func (x *exchange) notUndone(kind notice.Kind, fault string, err error) {
+	if lacksMemory(err) {
+		kind, fault = notice.Overload, noStreamMemory
+	}
+	x.refuse(kind, fault, err.Error())
 }
 
 // relayed sends what is judged as it comes. Where it ends with a refusal, end says so to the client in the answer's own protocol, if
