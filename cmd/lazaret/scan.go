@@ -29,8 +29,9 @@ func scanCommand() *cobra.Command {
 		Use:   "scan FILE...",
 		Short: "Scan files and folders through the same gate",
 		Long: "Scan files and folders, or - for standard input, as the gateway would judge them. What is neither a file nor a\n" +
-			"folder inside a folder, such as a symbolic link, is passed over, and named. Exit codes: 0 everything that was looked at is\n" +
-			"clean; 1 something is infected; 2 something could not be judged, or read, or the results not be written.",
+			"folder inside a folder, such as a symbolic link, is passed over, and named. What is called .eml, .nws, .mht or .mhtml is read\n" +
+			"as a mail, whatever it looks like. Exit codes: 0 everything that was looked at is clean; 1 something is infected;\n" +
+			"2 something could not be judged, or read, or the results not be written.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			s := &fileScan{out: c.OutOrStdout(), errOut: c.ErrOrStderr(), json: asJSON, quiet: quiet}

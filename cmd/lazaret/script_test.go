@@ -4,8 +4,10 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"lazaret/internal/scan"
@@ -17,8 +19,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"lazaret": func() { os.Exit(lazaretMain()) }})
 }
 
-// TestScripts runs the command as its users do; see testdata/script. Each script finds eicar.com, eicar.zip, eicar.com.gz and
-// clean.zip in its folder, and a quarantine in kept; the files are made here because no file of the repository is to hold EICAR.
+// TestScripts runs the command as its users do; see testdata/script. Each script finds eicar.com, eicar.zip, eicar.com.gz,
+// eicar.eml and clean.zip in its folder, and a quarantine in kept; the files are made here because no file of the repository is to hold EICAR.
 func TestScripts(t *testing.T) {
 	smtp := serveMail(t)
 	testscript.Run(t, testscript.Params{
@@ -34,6 +36,7 @@ func TestScripts(t *testing.T) {
 				"eicar.com":    scan.EICAR(),
 				"eicar.zip":    zipOf(t, "eicar.com", scan.EICAR()),
 				"eicar.com.gz": gzipOf(t, scan.EICAR()),
+				"eicar.eml":    oddMail(),
 				"clean.zip":    zipOf(t, "readme.txt", []byte("nothing to see")),
 			} {
 				if err := os.WriteFile(filepath.Join(e.WorkDir, name), content, 0o600); err != nil {
@@ -43,6 +46,12 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// oddMail returns a mail that does not begin as one, with EICAR attached.
+func oddMail() []byte {
+	return []byte("X-Filler: " + strings.Repeat("a", 10_000) + "\nContent-Type: multipart/mixed; boundary=XX\n\n--XX\n" +
+		"Content-Type: application/octet-stream\nContent-Transfer-Encoding: base64\n\n" + base64.StdEncoding.EncodeToString(scan.EICAR()) + "\n--XX--\n")
 }
 
 func zipOf(t *testing.T, name string, content []byte) []byte {

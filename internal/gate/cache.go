@@ -12,8 +12,8 @@ import (
 	"github.com/maypok86/otter/v2/stats"
 )
 
-// key is what a verdict depends on: the bytes, what they are said to be (the boundary of a multipart, a charset: the same bytes are
-// read in other ways under another type), and the engines with their signatures.
+// key is what a verdict depends on: the bytes, what they are said to be (the boundary of a multipart, a charset, a name as of a mail: the
+// same bytes are read in other ways under another type), and the engines with their signatures.
 type key struct {
 	sum     [sha256.Size]byte
 	said    uint64
@@ -56,6 +56,9 @@ func (g *Gate) remembered(ctx context.Context, s *state, o *scan.Object) (v scan
 	said := o.Type + "\x00" + o.TransferEncoding
 	if o.Piece {
 		said += "\x00piece"
+	}
+	if calledMail(o) {
+		said += "\x00mail"
 	}
 	k := key{sum: o.Body.SHA256(), said: maphash.String(c.seed, said), version: maphash.String(c.seed, version)}
 	for {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"path"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -37,7 +38,7 @@ func (p spot) below(part content.Part) spot {
 // look asks the engines that which concerns about o as it stands, about what archives in it hold, and about what a client
 // could read out of it besides.
 func (g *Gate) look(ctx context.Context, s *state, o *scan.Object, which scan.Part, at spot) scan.Verdict {
-	if at.depth == 0 && isMail(o) {
+	if at.depth == 0 && readAsMail(o, at) {
 		return g.lookAtMail(ctx, s, o)
 	}
 	v := s.engines.Scan(ctx, o, which)
@@ -116,7 +117,7 @@ func (g *Gate) unpacked(ctx context.Context, s *state, o *scan.Object, at spot) 
 // attached.
 func (g *Gate) readings(ctx context.Context, s *state, o *scan.Object, at spot) scan.Verdict {
 	found := scan.CleanVerdict()
-	mail := isMail(o)
+	mail := readAsMail(o, at)
 	var ordinary map[[sha256.Size]byte]attachment.Vouched
 	if mail && at.depth == 0 && s.engines.ReadsMail() {
 		var err error
@@ -182,12 +183,27 @@ func compressed(b *spool.Blob) bool {
 	return false
 }
 
-// isMail says whether a mail client would open o as a message.
+// isMail says whether a mail client would open o as a message: by what it is said to be, whatever it looks like, or by its looks.
 func isMail(o *scan.Object) bool {
-	if strings.HasPrefix(strings.ToLower(o.Type), "message/") {
+	return strings.HasPrefix(strings.ToLower(o.Type), "message/") || calledMail(o) || message.Looks(headOf(o))
+}
+
+// readAsMail says whether o is read as a message. A mailbox is, by itself: the parts of a message may begin as one without an end.
+func readAsMail(o *scan.Object, at spot) bool {
+	return isMail(o) || at.depth == 0 && message.LooksMailbox(headOf(o))
+}
+
+// calledMail says whether o has the name of a file that is opened as a message, of mail, of news, or saved by a browser.
+func calledMail(o *scan.Object) bool {
+	name := o.Name
+	if o.Path != "" { // then that is what it was found in
+		name = partName(o.Path)
+	}
+	switch strings.ToLower(path.Ext(name)) {
+	case ".eml", ".nws", ".mht", ".mhtml":
 		return true
 	}
-	return message.Looks(headOf(o))
+	return false
 }
 
 // isPart says whether o begins like a part of a mail.

@@ -112,7 +112,7 @@ func (k *kinds) object(o *scan.Object, at spot) {
 		return k.ctx.Err()
 	}
 	problems := content.Find(k.ctx, k.g.opt.Pool, content.Source{Blob: o.Body, Type: o.Type, Guessed: at.guessed}, k.g.opt.Content, visit)
-	if isMail(o) {
+	if readAsMail(o, at) {
 		problems = append(problems, message.Find(k.ctx, k.g.opt.Pool, o.Body, k.g.opt.Content, visit)...)
 	}
 	for _, p := range problems {

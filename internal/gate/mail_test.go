@@ -56,3 +56,22 @@ func TestReadingsOfAMailCount(t *testing.T) {
 		})
 	}
 }
+
+// TestVerdictsKnowWhatWasCalledAMail has the same bytes come as a file and as a mail, which they do not look like.
+func TestVerdictsKnowWhatWasCalledAMail(t *testing.T) {
+	g := newFixture(t, nil)
+	g.Use(scan.NewSet(scan.Member{Scanner: scantest.FindsEICAR(), Required: true}), policy.Default(), false)
+	text := "This is no field.\r\n--XX\r\nContent-Transfer-Encoding: base64\r\n\r\nQUJD\r\n" + base64.StdEncoding.EncodeToString(scan.EICAR()) + "\r\n--XX--\r\n"
+	for _, c := range []struct {
+		name string
+		want scan.Outcome
+	}{{"a.bin", scan.Clean}, {"a.eml", scan.Infected}, {"a.bin", scan.Clean}, {"a.mht", scan.Infected}} {
+		if _, n, _ := g.pass(t, strings.NewReader(text), Intake{Name: c.name}); n.Verdict.Outcome != c.want {
+			t.Errorf("%s: %v", c.name, n.Verdict)
+		}
+	}
+	d, n, _ := g.pass(t, bytes.NewReader(zipped(t, map[string][]byte{"b.EML": []byte(text)})), Intake{Name: "a.zip"})
+	if d.Action == policy.Pass || n.Verdict.Outcome != scan.Infected {
+		t.Errorf("in an archive: %v", n.Verdict)
+	}
+}

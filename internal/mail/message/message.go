@@ -21,20 +21,25 @@ import (
 	"lazaret/internal/spool"
 )
 
-// Looks says whether the beginning of a body looks like a mail message, for bodies that do not declare it.
+// Looks says whether the beginning of a body looks like a mail message, for bodies that do not declare it: whether there are fields of
+// one, behind empty lines perhaps. What ends them need not be an empty line, because mail programs take whatever is no field for the body;
+// but there have to be more of them then.
 func Looks(head []byte) bool {
-	fields := 0
+	fields, begun := 0, false
 	for line := range bytes.Lines(head) {
 		line = bytes.TrimRight(line, "\r\n")
-		if len(line) == 0 {
-			break
-		}
-		if line[0] == ' ' || line[0] == '\t' {
+		switch {
+		case len(line) == 0 && !begun:
+			continue
+		case len(line) == 0:
+			return fields >= 2
+		case line[0] == ' ' || line[0] == '\t':
 			continue
 		}
+		begun = true
 		name, ok := fieldName(line)
 		if !ok {
-			return false
+			return fields > 2
 		}
 		switch string(name) {
 		case "received", "mime-version", "message-id", "return-path", "dkim-signature":
@@ -44,6 +49,13 @@ func Looks(head []byte) bool {
 		}
 	}
 	return fields >= 2
+}
+
+// LooksMailbox says whether the beginning of a file looks like a mailbox: like a message behind the line that stands before each of them
+// there (RFC 4155). The readings of the first message are those of all.
+func LooksMailbox(head []byte) bool {
+	line, rest, _ := bytes.Cut(head, []byte("\n"))
+	return bytes.HasPrefix(line, []byte("From ")) && Looks(rest)
 }
 
 // LooksPart says whether the beginning of a body looks like a part of a mail with its header, for what is known to come out of a mail.

@@ -361,9 +361,17 @@ func TestPartialIsIncomplete(t *testing.T) {
 func TestLooks(t *testing.T) {
 	for s, want := range map[string]bool{
 		top: true, "From: a\nTo: b\n\ntext": true, "Hello: world\n": false, "": false, "PK\x03\x04": false, "<html>": false, "key: value\nother: 1\n": false,
+		"\r\n\nFrom: a\nTo: b\n": true, "\n\n": false, "From: a\nTo: b\nSubject: c\ntext": true, "From: a\nTo: b\ntext": false, "From a\nFrom: a\nTo: b\n": false,
 	} {
 		if got := Looks([]byte(s)); got != want {
 			t.Errorf("%q: %v", s, got)
+		}
+	}
+	for s, want := range map[string]bool{
+		"From a\nFrom: a\nTo: b\n": true, "From a@b Mon\r\nReceived: x\r\n\r\ntext": true, "From here on\nthere is text": false, "From: a\nTo: b\n": false, "From ": false,
+	} {
+		if got := LooksMailbox([]byte(s)); got != want {
+			t.Errorf("a mailbox, %q: %v", s, got)
 		}
 	}
 }

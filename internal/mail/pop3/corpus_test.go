@@ -414,8 +414,9 @@ func (c corpus) embedded(t *testing.T) {
 	}
 }
 
-// TestCorpus has every construct fetched through the relay, and prints the report.
-func TestCorpus(t *testing.T) {
+// constructs returns every construct.
+func constructs(t *testing.T) corpus {
+	t.Helper()
 	c := corpus{}
 	c.transferEncodings(t)
 	c.base64(t)
@@ -427,7 +428,12 @@ func TestCorpus(t *testing.T) {
 	c.cutInside(t)
 	c.cutAnyhow(t)
 	c.openPGPs(t)
-	clean := cleanMails(t)
+	return c
+}
+
+// TestCorpus has every construct fetched through the relay, and prints the report.
+func TestCorpus(t *testing.T) {
+	c, clean := constructs(t), cleanMails(t)
 	if len(c) < 150 || len(clean) < 100 {
 		t.Fatalf("the corpus has %d constructs and %d clean mails", len(c), len(clean))
 	}
