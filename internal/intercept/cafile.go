@@ -63,9 +63,12 @@ func rootForOwner(path string, owner uint32) bool {
 
 // replace writes a file in one step over the one that is there. It stays its owner's: root must not take the gateway's files
 // away from the gateway.
-func replace(path string, b []byte, mode fs.FileMode) error {
+func replace(path string, b []byte, mode fs.FileMode) error { return replaceAs(path, path, b, mode) }
+
+// replaceAs is replace for a file that is to belong to the owner of another, where that is there.
+func replaceAs(path, owned string, b []byte, mode fs.FileMode) error {
 	return viaTemp(path, b, mode, func(tmp, path string) error {
-		if st, err := os.Stat(path); err == nil && os.Geteuid() == 0 {
+		if st, err := os.Stat(owned); err == nil && os.Geteuid() == 0 {
 			if sys, ok := st.Sys().(*syscall.Stat_t); ok {
 				if err := os.Lchown(tmp, int(sys.Uid), int(sys.Gid)); err != nil {
 					return err

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 )
 
@@ -273,16 +272,7 @@ func (s CAStore) readRotation() (*Rotation, error) {
 // writeBeside writes a file of the CA's in one step, over a leftover of the same name. It belongs to whom the CA belongs: root must
 // not keep from the gateway what is the gateway's.
 func (s CAStore) writeBeside(name string, b []byte, mode fs.FileMode) error {
-	return viaTemp(s.path(name), b, mode, func(tmp, path string) error {
-		if st, err := os.Stat(s.certPath()); err == nil && os.Geteuid() == 0 {
-			if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-				if err := os.Lchown(tmp, int(sys.Uid), int(sys.Gid)); err != nil {
-					return err
-				}
-			}
-		}
-		return os.Rename(tmp, path)
-	})
+	return replaceAs(s.path(name), s.certPath(), b, mode)
 }
 
 func syncDir(path string) error {
