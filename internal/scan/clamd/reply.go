@@ -63,10 +63,10 @@ func parseScan(line []byte, id uint32) (reply, error) {
 		if _, after, ok := strings.Cut(found, ": "); ok {
 			found = after
 		}
-		return reply{replyFound, printable(found, maxSignature)}, nil
+		return reply{replyFound, scan.Printable(found, maxSignature)}, nil
 	}
 	if failed, ok := strings.CutSuffix(rest, "ERROR"); ok {
-		return reply{replyError, printable(strings.TrimSpace(failed), maxReply)}, nil
+		return reply{replyError, scan.Printable(strings.TrimSpace(failed), maxReply)}, nil
 	}
 	return reply{}, errProtocol("the reply %s is unknown", quote(line))
 }
@@ -151,7 +151,7 @@ func parseVersion(text string) (scan.Version, error) {
 	if !strings.HasPrefix(engine, "ClamAV ") || len(text) > maxSignature {
 		return scan.Version{}, errProtocol("the version %s is unknown", quote([]byte(text)))
 	}
-	v := scan.Version{Engine: printable(engine, maxSignature)}
+	v := scan.Version{Engine: scan.Printable(engine, maxSignature)}
 	number, date, _ := strings.Cut(rest, "/")
 	if _, err := strconv.ParseUint(number, 10, 64); err == nil && number != "0" {
 		v.Signatures = number
@@ -160,19 +160,6 @@ func parseVersion(text string) (scan.Version, error) {
 		v.Updated = t
 	}
 	return v, nil
-}
-
-// printable returns s with everything that could confuse a log or a page replaced by "?", cut to at most n bytes.
-func printable(s string, n int) string {
-	if len(s) > n {
-		s = s[:n]
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
 }
 
 // quote writes the beginning of a reply for an error's text.

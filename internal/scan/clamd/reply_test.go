@@ -93,7 +93,7 @@ func FuzzScanReply(f *testing.F) {
 			}
 		case scan.Infected:
 			name := v.Findings[0].Signature
-			if name == "" || len(name) > maxSignature || printable(name, maxSignature) != name {
+			if name == "" || len(name) > maxSignature || scan.Printable(name, maxSignature) != name {
 				t.Errorf("%q gives the signature %q", line, name)
 			}
 		case scan.Incomplete:
@@ -134,7 +134,7 @@ func FuzzVersion(f *testing.F) {
 	f.Add("ClamAV //")
 	f.Fuzz(func(t *testing.T, text string) {
 		v, err := parseVersion(text)
-		if err == nil && (v.Engine == "" || printable(v.Engine, maxSignature) != v.Engine) {
+		if err == nil && (v.Engine == "" || scan.Printable(v.Engine, maxSignature) != v.Engine) {
 			t.Errorf("%q gives the engine %q", text, v.Engine)
 		}
 	})

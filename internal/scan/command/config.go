@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"lazaret/internal/scan"
 	"lazaret/internal/units"
 )
 
@@ -177,15 +178,5 @@ func (p pattern) find(output []byte) (string, bool) {
 // longestName bounds a name, in bytes.
 const longestName = 256
 
-// printable returns s with everything that could confuse a log or a page replaced by "?", cut to a sensible length.
-func printable(s string) string {
-	if len(s) > longestName {
-		s = s[:longestName]
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
-}
+// printable returns what scan.Printable makes of s, cut to a sensible length.
+func printable(s string) string { return scan.Printable(s, longestName) }
