@@ -47,7 +47,7 @@ var allowed = map[string][]string{
 	"web/http1":        {},
 	"web/websocket":    {},
 	"web":              {"web/http1", "web/websocket", "gate", "intercept", "relay", "egress", "listen", "spool", "unpack", "media", "envelope", "mixed", "filetype", "notice", "policy", "scan"},
-	"mail/pop3":        {"gate", "intercept", "relay", "egress", "listen", "spool", "notice", "policy", "scan"},
+	"mail/pop3":        {"mail/header", "gate", "intercept", "relay", "egress", "listen", "spool", "notice", "policy", "scan"},
 	"admin":            {"audit", "notice", "policy", "scan"},
 	"config":           {"*"},
 	"daemon":           {"*"},

@@ -87,6 +87,34 @@ func (h *Header) line(text, bare []byte, start, end int) {
 	h.Fields = append(h.Fields, Field{Name: name, Start: start, End: end, Raw: text[start:end]})
 }
 
+// Leading returns the fields at the beginning of text, up to the empty line, to what is no field, or to a line that has no end yet. Only
+// lines that end in CRLF and have no control characters in them count: others are not the same to every reader.
+func Leading(text []byte) (list []Field) {
+	end := 0
+	for end < len(text) {
+		start := end
+		end += bytes.IndexByte(text[start:], '\n') + 1
+		line, crlf := bytes.CutSuffix(text[start:end], []byte("\r\n"))
+		if !crlf || len(line) == 0 || !printable(line) {
+			return list
+		}
+		if line[0] == ' ' || line[0] == '\t' {
+			if len(list) == 0 || len(bytes.TrimSpace(line)) == 0 {
+				return list
+			}
+			f := &list[len(list)-1]
+			f.End, f.Raw = end, text[f.Start:end]
+			continue
+		}
+		name, ok := nameOf(line)
+		if !ok {
+			return list
+		}
+		list = append(list, Field{Name: name, Start: start, End: end, Raw: text[start:end]})
+	}
+	return list
+}
+
 func printable(text []byte) bool {
 	for _, c := range text {
 		if c < ' ' && c != '\t' || c == 0x7f {

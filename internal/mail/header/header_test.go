@@ -1,6 +1,7 @@
 package header
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -77,4 +78,20 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q: ends at %d, body at %d", text, h.End, h.Body)
 		}
 	})
+}
+
+func TestLeadingFieldsAreTheSameToEverybody(t *testing.T) {
+	for text, want := range map[string][]Field{
+		"A: b\r\n\r\nC: d\r\n":         {{"a", 0, 6, []byte("A: b\r\n")}},
+		"A: b\r\n\tc\r\nD:\r\nE: f":    {{"a", 0, 10, []byte("A: b\r\n\tc\r\n")}, {"d", 10, 14, []byte("D:\r\n")}},
+		"A: b\r\nC: d\nE: f\r\n":       {{"a", 0, 6, []byte("A: b\r\n")}},
+		"A: b\r\n \x01\r\nE: f\r\n":    {{"a", 0, 6, []byte("A: b\r\n")}},
+		"A: b\r\nno field\r\nE: f\r\n": {{"a", 0, 6, []byte("A: b\r\n")}},
+		" A: b\r\n":                    nil,
+		"":                             nil,
+	} {
+		if got := Leading([]byte(text)); !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %+v", text, got)
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"lazaret/internal/mail/header"
 	"lazaret/internal/notice"
 	"lazaret/internal/scan"
 	"lazaret/internal/scan/scantest"
@@ -135,8 +136,8 @@ func TestBegunFieldsEndWhereTheyWereSent(t *testing.T) {
 			t.Errorf("%d: %q has no end", n, got)
 		}
 		raw := 0
-		for _, f := range fields([]byte(got)) {
-			raw += len(f.raw)
+		for _, f := range header.Leading([]byte(got)) {
+			raw += len(f.Raw)
 		}
 		if raw != len(got) {
 			t.Errorf("%d: %q is no header", n, got)
