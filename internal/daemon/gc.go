@@ -10,7 +10,7 @@ import (
 
 // gcHeadroom is how much is allocated between two garbage collections at least. A gateway lives on little memory, and by
 // Go's default (as much again as is alive) would collect hundreds of times a second under load.
-const gcHeadroom = 32 << 20
+const gcHeadroom = 20 << 20
 
 // The percentages between which paceGC chooses.
 const (

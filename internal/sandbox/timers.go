@@ -12,12 +12,12 @@ const (
 	// systemSlack is by how much Linux lets a timer be late when nobody has asked for anything else (prctl(2), PR_SET_TIMERSLACK), and
 	// timerSlack by how much the gateway does, in nanoseconds.
 	systemSlack = 50_000
-	timerSlack  = 500_000
+	timerSlack  = 2_000_000
 	// slackEnv says to the program started anew that this was done, in case the kernel does not keep it.
 	slackEnv = "LAZARET_TIMER_SLACK"
 )
 
-// SlackenTimers lets the timers of this thread, and of the program that it starts anew, be up to half a millisecond late, and says whether
+// SlackenTimers lets the timers of this thread, and of the program that it starts anew, be up to two milliseconds late, and says whether
 // there is something to start anew for: see StartAnew. Go's runtime has a thread that looks after the others, every 20 microseconds while
 // something is going on; a gateway that handles one small object after the other wakes it up with each of them, for several such
 // looks, which cost a quarter of all its processor time. Whoever has set another slack (systemd's TimerSlackNSec=) has decided

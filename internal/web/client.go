@@ -95,6 +95,7 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 			if w.look.gone != nil {
 				w.look.gone()
 			}
+			c.visit = nil // a parked connection need not keep it
 			if w.parked.Load() {
 				s.park(c)
 				return

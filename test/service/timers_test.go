@@ -22,7 +22,7 @@ func TestEveryThreadLetsItsTimersBeLate(t *testing.T) {
 	}
 	for _, thread := range threads {
 		slack, err := os.ReadFile("/proc/" + thread.Name() + "/timerslack_ns")
-		if err != nil || strings.TrimSpace(string(slack)) != "500000" {
+		if err != nil || strings.TrimSpace(string(slack)) != "2000000" {
 			t.Errorf("thread %s: %s %v", thread.Name(), slack, err)
 		}
 	}
