@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"lazaret/internal/gate"
@@ -58,39 +56,15 @@ type errClient struct{ error }
 // -ERR is refused, and there is no letter. The error is the server's or the client's (errClient); what was sent to the
 // client by then is in the letter, which is never nil where the error is not.
 func (x *session) fetch(ctx context.Context, c command, line []byte) (l *letter, refused []byte, err error) {
-	l = &letter{number: c.number(), drip: &drip{byLine: x.set.KeepAliveUnit == byLine}}
-	reply, ok, err := x.ask(line)
-	if err != nil {
-		return l, nil, err
-	}
-	if !ok {
-		return nil, reply, nil
-	}
-	l.drip.status = reply
-	if c.verb == "TOP" && string(line) != string(c.line) {
-		l.drip.status = []byte("+OK\r\n") // the server speaks of the whole message
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var fetched atomic.Bool
-	done := make(chan error, 1)
-	go func() {
-		defer func() {
-			if p := recover(); p != nil {
-				done <- fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-			}
-		}()
-		err := x.receive(ctx, l, c, &fetched)
-		if err == nil && (c.verb == "RETR" || string(line) != string(c.line)) {
-			x.edit(ctx, l)
-		}
-		done <- err
-	}()
-	return l, nil, x.keepAlive(l, done, &fetched, cancel)
+	e := newErrand(x, c, line, cancel)
+	return e.result(x.here(ctx, e))
 }
 
 // receive reads the message and has it judged.
-func (x *session) receive(ctx context.Context, l *letter, c command, fetched *atomic.Bool) error {
+func (x *session) receive(ctx context.Context, e *errand) error {
+	l := e.l
 	text := &lines{p: x.up, pace: pace{rate: int64(x.set.MinRate)}, seen: l.drip.saw}
 	o, err := x.s.opt.Gate.Take(text, gate.Intake{
 		Name: "message-" + strconv.Itoa(l.number) + ".eml", Type: "message/rfc822", Limit: int64(x.set.MaxMessage),
@@ -105,50 +79,12 @@ func (x *session) receive(ctx context.Context, l *letter, c command, fetched *at
 	if text.u.at > 0 && o.Body != nil && o.Known.Outcome == scan.Unscanned && o.Body.Size() != text.u.at {
 		return errors.New("the message was not taken in whole")
 	}
-	fetched.Store(true)
+	e.received()
 	f := x.facts
-	f.Method, f.Type = c.verb, "message/rfc822"
+	f.Method, f.Type = e.c.verb, "message/rfc822"
 	f.URL += "/" + strconv.Itoa(l.number)
 	l.decision, l.notice = x.s.opt.Gate.Judge(ctx, f, o)
 	return nil
-}
-
-// keepAlive waits for done, lets the client hear something at intervals, and keeps the server awake. It does not wait for what
-// the server says to that: neither the verdict nor the client's next bytes depend on it.
-func (x *session) keepAlive(l *letter, done <-chan error, fetched *atomic.Bool, cancel func()) error {
-	var tick <-chan time.Time
-	if d := x.set.KeepAlive.Std(); d > 0 {
-		t := time.NewTicker(d)
-		defer t.Stop()
-		tick = t.C
-	}
-	awake := time.NewTicker(x.s.opt.awake)
-	defer awake.Stop()
-	var asleep error
-	for {
-		select {
-		case err := <-done:
-			if err == nil && asleep != nil {
-				x.log.Debug("the server went away while a message was scanned", "host", x.facts.Host, "error", asleep)
-			}
-			return err
-		case <-tick:
-			if b := l.drip.next(); len(b) > 0 {
-				if err := x.client.send(b); err != nil {
-					cancel()
-					_ = x.up.conn.Close() // nobody waits for the message any more
-					if derr := <-done; derr != nil {
-						x.log.Debug("a message that nobody waits for", "error", derr)
-					}
-					return errClient{err}
-				}
-			}
-		case <-awake.C:
-			if fetched.Load() && asleep == nil {
-				asleep = x.up.nudge()
-			}
-		}
-	}
 }
 
 // retr serves RETR.
@@ -160,7 +96,7 @@ func (x *session) retr(ctx context.Context, c command) error {
 		x.forget()
 		var refused []byte
 		var err error
-		if l, refused, err = x.fetch(ctx, c, c.line); refused != nil {
+		if l, refused, err = x.fetchAhead(ctx, c); refused != nil {
 			return x.reply(refused)
 		}
 		if err != nil {

@@ -47,7 +47,8 @@ type session struct {
 	facts      policy.Facts
 	errors     int
 
-	last   *letter // what TOP has fetched, for a RETR that follows
+	last   *letter   // what TOP has fetched, for a RETR that follows
+	ahead  []*errand // what RETRs are to give that have come, and whose turn it is not yet; in their order
 	failed failures
 
 	mu      sync.Mutex
@@ -119,6 +120,7 @@ func (x *session) command() ([]byte, error) {
 // loop serves commands until the session ends.
 func (x *session) loop(ctx context.Context) {
 	defer x.forget()
+	defer x.abandon()
 	for {
 		line, err := x.command()
 		if err == nil {
