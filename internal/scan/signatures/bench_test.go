@@ -100,29 +100,30 @@ func BenchmarkHostile(b *testing.B) {
 		}
 		return out[:size]
 	}
-	anchored := func() (*part, []byte, *entry) {
-		for {
-			t := db.tiers[m.IntN(len(db.tiers))]
-			if t == nil {
-				continue
+	// anEntry returns one of a stage: of the given tier, or of the longest grams where that has none; -1 stands for any tier.
+	anEntry := func(s *stage, tier int) *entry {
+		for tier < 0 {
+			if tier = m.IntN(len(s.tiers)); s.tiers[tier] == nil {
+				tier = -1
 			}
-			e := &t.entries[m.IntN(len(t.entries))]
-			d := &db.parts[e.part]
-			return d, d.elems[d.anchor].value, e
 		}
-	}
-	fixed := func(gram int) func() []byte {
-		t := db.tiers[gram]
+		t := s.tiers[tier]
 		if t == nil {
-			t = db.tiers[longTier]
+			t = s.tiers[longTier]
 		}
-		return func() []byte {
-			e := &t.entries[m.IntN(len(t.entries))]
-			d := &db.parts[e.part]
-			return d.elems[d.anchor].value[e.off : int(e.off)+t.n]
-		}
+		return &t.entries[m.IntN(len(t.entries))]
 	}
-	_, one, _ := anchored()
+	value := func(e *entry) []byte { d := &db.parts[e.part]; return d.elems[d.anchor].value }
+	gram := func(s *stage, tier int) []byte {
+		e := anEntry(s, tier)
+		return value(e)[e.off:min(len(value(e)), int(e.off)+tierKinds[max(0, tier)].gram)]
+	}
+	fixed := func(tier int) func() []byte { return func() []byte { return gram(&db.first, tier) } }
+	later := func(tier int) []byte {
+		return append(firstOfTwo(b, db), fill(func() []byte { return append(gram(&db.later, tier), gram(&db.first, tier)...) })...)
+	}
+	anchored := func() []byte { return value(anEntry(&db.first, -1)) }
+	one := anchored()
 	oneGram := fixed(0)()
 	for _, c := range []struct {
 		name string
@@ -135,13 +136,21 @@ func BenchmarkHostile(b *testing.B) {
 		{"one-gram-period-7", bytes.Repeat(append([]byte{1}, oneGram...), size/7)},
 		{"one-prefix", bytes.Repeat(one[:len(one)-1], size/(len(one)-1))},
 		{"all-grams-long", fill(fixed(0))},
-		{"all-grams-mid", fill(fixed(1))},
-		{"all-grams-short", fill(fixed(2))},
-		{"all-prefixes", fill(func() []byte { _, v, _ := anchored(); return v[:len(v)-1] })},
+		{"all-grams-six", fill(fixed(1))},
+		{"all-grams-mid", fill(fixed(2))},
+		{"all-prefixes", fill(func() []byte { v := anchored(); return v[:len(v)-1] })},
 		{"anchors-and-8", fill(func() []byte {
-			_, v, e := anchored()
-			return v[max(0, int(e.off)-8):min(len(v)-1, int(e.off)+14)]
+			e := anEntry(&db.first, -1)
+			return value(e)[max(0, int(e.off)-8):min(len(value(e))-1, int(e.off)+14)]
 		})},
+		{"later-grams-long", later(longTier)},
+		{"later-grams-six", later(sixTier)},
+		{"later-grams-mid", later(midTier)},
+		{"later-prefixes", append(firstOfTwo(b, db), fill(func() []byte {
+			v := value(anEntry(&db.later, -1))
+			return append(v[:len(v)-1:len(v)-1], anchored()[1:]...)
+		})...)},
+		{"later-program", append(firstOfTwo(b, db), head(b, scanned()[0])...)},
 		{"bytes-in-turn", fill(func() []byte {
 			return []byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\xff\xfe\xfd")
 		})},
@@ -150,6 +159,25 @@ func BenchmarkHostile(b *testing.B) {
 	} {
 		benchText(b, c.name, c.text)
 	}
+}
+
+// firstOfTwo returns a text that has later parts looked for in what is behind it, however long that is.
+func firstOfTwo(tb testing.TB, db *database) []byte {
+	tb.Helper()
+	for i := range db.sigs {
+		s := &db.sigs[i]
+		d := &db.parts[s.first]
+		if s.parts < 2 || d.gapMax != unlimited || len(d.elems) > 1 || d.elems[0].mask != nil || s.where.kind != anywhere {
+			continue
+		}
+		text := bytes.Clone(d.elems[0].value)
+		p := newPass(db)
+		if runPass(tb, p, append(text, make([]byte, windowSize)...)); p.waitsUntil > windowSize {
+			return text
+		}
+	}
+	tb.Fatal("no body has two parts with any gap between them")
+	return nil
 }
 
 // BenchmarkLoad makes the database of 100,000 bodies.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -275,6 +276,43 @@ func TestRepeatsHideNothing(t *testing.T) {
 		}
 		if find(t, db, text, everything) != "Test" {
 			t.Errorf("%s is not found", c.line)
+		}
+	}
+}
+
+// TestLaterPartsAreFound puts the parts of a body at many distances, in one block and in several, as far as the gaps allow and
+// one byte further: later parts are only looked for where an earlier one says so.
+func TestLaterPartsAreFound(t *testing.T) {
+	m := rand.New(rand.NewPCG(5, 5))
+	const gap, most = 40, 3 * blockSize
+	const middle = "a part that is long enough for a tier"
+	for _, size := range []int{3, 7, 20} { // as long as the grams of different tiers ask for
+		second, third := fmt.Sprintf("%x", middle[:size]), fmt.Sprintf("%x", "the last")
+		for _, c := range []struct {
+			sig  string
+			last int // the longest distance between the first part and the second
+		}{
+			{fmt.Sprintf("%x*%s*%s", "the beginning", second, third), most},
+			{fmt.Sprintf("%x{-%d}%s*%s", "the beginning", gap, second, third), gap},
+			{fmt.Sprintf("%x{-%d}%s{-%d}%s", "the beginning", 2*blockSize, second, gap, third), 2 * blockSize},
+		} {
+			db := built(t, bodyFormat, "Test:0:*:"+c.sig)
+			if db.first.tiers == ([tiers]*tier{}) || db.later.tiers == ([tiers]*tier{}) {
+				t.Fatalf("%s: not in both stages", c.sig)
+			}
+			for _, distance := range []int{0, 1, gap - 1, gap, gap + 1, blockSize - 20, blockSize, 2 * blockSize, 2*blockSize + 1, most} {
+				text := make([]byte, 8*blockSize)
+				for i := range text {
+					text[i] = byte(0x80 | m.Uint32())
+				}
+				at := m.IntN(2*blockSize) + copy(text, middle[:size]) // a part of no use, before the first one
+				at += copy(text[at:], "the beginning") + distance
+				at += copy(text[at:], middle[:size]) + m.IntN(gap+1)
+				copy(text[at:], "the last")
+				if got, want := find(t, db, text, everything) == "Test", distance <= c.last; got != want {
+					t.Errorf("%s with %d bytes in between: %v, want %v", c.sig, distance, got, want)
+				}
+			}
 		}
 	}
 }

@@ -15,16 +15,15 @@ type database struct {
 	parts   []part
 	slots   uint32 // the highest slot of a part
 	runs    []byte // the anchors of all parts that are in the index
-	tiers   [tiers]*tier
-	threes  *threes // nil: there are no grams of three bytes or more that are looked for at every byte
-	pairs   *pairs  // nil: there are no grams of two
-	pins    []pin   // sorted by where they begin
-	fixed   int     // so many pins count from the start
-	inText  bool    // some body could be in a text that was lower-cased and folded
-	fromEnd bool    // of those, some count from the end
-	margin  int     // how far from a gram its part and what is beside it can be; a multiple of 4
-	report  *Loaded
-	passes  sync.Pool // of *pass
+	// The bodies' first parts are looked for in every text, the later ones where one of them is waited for.
+	first, later stage
+	pins         []pin // sorted by where they begin
+	fixed        int   // so many pins count from the start
+	inText       bool  // some body could be in a text that was lower-cased and folded
+	fromEnd      bool  // of those, some count from the end
+	margin       int   // how far from a gram its part and what is beside it can be; a multiple of 4
+	report       *Loaded
+	passes       sync.Pool // of *pass
 }
 
 // pin is the bodies that begin at one exact place.
@@ -35,41 +34,11 @@ type pin struct {
 	entries []entry
 }
 
-// The tiers of the index. A run of 9 fixed bytes has a gram of 6 at every fourth byte, however it lies in the text. What has
-// no such run, or none with rare grams, is known by one gram of 6 or of 3, and failing that by a pair, looked for at every byte:
-// to look at every second byte would ask for two grams in a row, of which the commoner one counts.
-const (
-	longTier = iota
-	sixTier
-	midTier
-	shortTier
-	tiers // their number
-)
-
-const (
-	longGram  = 6
-	longStep  = 4
-	midGram   = 3
-	shortGram = 2
-)
-
-// tierKinds says of each tier how long its grams are, and at every which byte they are looked for. The shorter the gram, the
-// more often it is where the part is not: it must be rarer by the handicap to be preferred.
-var tierKinds = [tiers]struct {
-	gram, step int
-	handicap   int32
-}{
-	{longGram, longStep, 0},
-	{longGram, 1, 2 * costScale},
-	{midGram, 1, 4 * costScale},
-	{shortGram, 1, 1 << 20},
-}
-
 // index makes everything that is derived from the signatures.
 func (db *database) index() {
 	db.margin = period
 	seen := newSketch(db.parts)
-	var anchors [tiers][]anchor
+	var first, later anchors
 	for i := range db.parts {
 		p := &db.parts[i]
 		db.margin = max(db.margin, (p.longest()+surroundings+8)&^3)
@@ -78,18 +47,13 @@ func (db *database) index() {
 		}
 		a := chooseAnchor(p, seen)
 		a.part = uint32(i)
-		anchors[a.tier] = append(anchors[a.tier], a)
+		if a.part == db.sigs[p.sig].first {
+			first[a.tier] = append(first[a.tier], a)
+		} else {
+			later[a.tier] = append(later[a.tier], a)
+		}
 	}
-	db.addTier(longTier, anchors[longTier])
-	if len(anchors[sixTier])+len(anchors[midTier]) > 0 {
-		db.threes = &threes{}
-		db.addTier(sixTier, anchors[sixTier])
-		db.addTier(midTier, anchors[midTier])
-	}
-	if len(anchors[shortTier]) > 0 {
-		db.pairs = &pairs{}
-		db.addTier(shortTier, anchors[shortTier])
-	}
+	db.first, db.later = db.newStage(&first), db.newStage(&later)
 	db.runs = slices.Clip(db.runs)
 	db.pinBodies()
 	for i := range db.sigs {
@@ -98,35 +62,6 @@ func (db *database) index() {
 			db.fromEnd = db.fromEnd || s.where.kind == fromEnd
 		}
 	}
-}
-
-// addTier makes a tier of the parts whose anchors are given. A part is known by as many grams, one byte apart, as there are
-// bytes in a step, so that one of them stands at a place that is looked at.
-func (db *database) addTier(tier int, anchors []anchor) {
-	if len(anchors) == 0 {
-		return
-	}
-	gram, step := tierKinds[tier].gram, tierKinds[tier].step
-	all := make([]keyed, 0, step*len(anchors))
-	for _, a := range anchors {
-		p := &db.parts[a.part]
-		p.anchor = uint16(a.elem)
-		m := &p.elems[a.elem].masked
-		at := len(db.runs)
-		db.runs = append(db.runs, m.value...)
-		for k := range step {
-			e := newKeyed(m, a.off+k, gram)
-			e.part, e.run, e.size, e.masked = a.part, uint32(at), uint16(len(m.value)), m.mask != nil
-			switch tier {
-			case sixTier, midTier:
-				db.threes.add(e.gram)
-			case shortTier:
-				db.pairs.add(&e)
-			}
-			all = append(all, e)
-		}
-	}
-	db.tiers[tier] = newTier(gram, all)
 }
 
 // newKeyed returns the entry of the gram of n bytes that stands at off in the anchor m of a part, with the best 8 bytes of m

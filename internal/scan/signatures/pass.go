@@ -42,11 +42,16 @@ type pass struct {
 	matched, nothingNew bool
 	wantedFrom          int64 // where a part that was passed over in the last block is wanted
 
-	hits      hits
-	narrowed  hits
-	survivors [tiers][]survivor
-	spots     [4]spots
-	window    []byte // room for a window, made when it is first needed
+	// The later parts are looked for up to this place, because one before them was found.
+	waitsUntil int64
+
+	hits       hits
+	narrowed   hits
+	finds      finds
+	atPlace    []survivor
+	laterFinds finds
+	spots      [4]spots
+	window     []byte // room for a window, made when it is first needed
 }
 
 // pinned is a pin's place in this text.
@@ -64,7 +69,7 @@ func (p *pass) begin(targets uint16, l layout, size int64) {
 	p.targets, p.layout, p.found = targets, l, nil
 	p.work = baseWork + size*workPerByte
 	p.tracks.reset()
-	p.matched, p.nothingNew = false, false
+	p.matched, p.nothingNew, p.waitsUntil = false, false, -1
 	p.starts = p.db.pins[:p.db.fixed]
 	p.starts = p.starts[:sort.Search(len(p.starts), func(i int) bool { return p.starts[i].where.value >= size })]
 	p.pins = p.pins[:0]
@@ -183,32 +188,24 @@ func (p *pass) repeats(from, to int) bool {
 
 // block looks at the grams from <= i < to of the window.
 func (p *pass) block(from, to int) error {
-	db := p.db
-	for i := range p.survivors {
-		p.survivors[i] = p.survivors[i][:0]
-	}
-	if t := db.tiers[longTier]; t != nil {
-		p.lookUp(longTier, from, &p.hits, t.filter(p.text, from, to, &p.hits))
-	}
-	if db.threes != nil {
-		n := db.threes.filter(p.text, from, to, &p.hits)
-		p.lookCloser(sixTier, from, n)
-		p.lookCloser(midTier, from, n)
-	}
-	if db.pairs != nil {
-		p.lookCloser(shortTier, from, db.pairs.filter(p.text, from, to, &p.hits))
-	}
-	if p.work < 0 {
-		return errWork
+	p.find(&p.db.first, from, to, &p.finds)
+	waiting := p.base+int64(from) <= p.waitsUntil
+	if waiting {
+		p.find(&p.db.later, from, to, &p.laterFinds)
 	}
 	// In the order of the text, because a part is only looked for once the one before it was found.
-	left := p.survivors
+	left := p.finds
+	var later finds
+	if waiting {
+		later = p.laterFinds
+	}
 	for p.found == nil {
-		var next *[]survivor
-		for i := range left {
-			if list := &left[i]; len(*list) > 0 && (next == nil || (*list)[0].at < (*next)[0].at) {
-				next = list
-			}
+		if p.work < 0 {
+			return errWork
+		}
+		next := left.earliest()
+		if other := later.earliest(); next == nil || other != nil && (*other)[0].at < (*next)[0].at {
+			next = other
 		}
 		if next == nil {
 			return nil
@@ -218,38 +215,15 @@ func (p *pass) block(from, to int) error {
 		if err := p.candidate(from+int(s.at), s.entry); err != nil {
 			return err
 		}
+		if !waiting && p.waitsUntil >= p.base+int64(from) {
+			// A first part was found, so that later ones count from here on. They lie behind it.
+			waiting = true
+			p.find(&p.db.later, from, to, &p.laterFinds)
+			later = p.laterFinds
+			later.skip(s.at)
+		}
 	}
 	return nil
-}
-
-// lookCloser finds the survivors of a tier among the n hits of a filter that knows less of its grams than the tier.
-func (p *pass) lookCloser(tier, from, n int) {
-	if t := p.db.tiers[tier]; t != nil {
-		p.lookUp(tier, from, &p.narrowed, t.narrow(p.text, from, &p.hits, n, &p.narrowed))
-	}
-}
-
-// lookUp finds the survivors of a tier among n hits of the block that begins at from.
-func (p *pass) lookUp(tier, from int, h *hits, n int) {
-	if n == 0 || p.work < 0 {
-		return
-	}
-	var list []survivor
-	list, p.work = p.db.tiers[tier].lookUp(p.text, from, h, n, p.survivors[tier], p.work)
-	// What the anchor's bytes are not at is left out here, where one comparison need not wait for another.
-	kept := list[:0]
-	for _, s := range list {
-		e := s.entry
-		p.work -= costRun + int64(e.size)/8
-		at := from + int(s.at) - int(e.off)
-		if at < 0 || at+int(e.size) > len(p.text) {
-			continue
-		}
-		if e.masked || string(p.text[at:at+int(e.size)]) == string(p.db.runs[e.run:e.run+uint32(e.size)]) {
-			kept = append(kept, s)
-		}
-	}
-	p.survivors[tier] = kept
 }
 
 // candidate looks whether the part of e is where its gram was found, at i, and its anchor matches unless it is masked.
@@ -365,6 +339,7 @@ func (p *pass) partFound(n uint32, d *part, begins, ends []int) error {
 				return nil
 			}
 			p.work -= costArm
+			p.waitFor(d, p.base+int64(end))
 			if !p.tracks.arm(d.slot+1, p.base+int64(end), d.gapMin, d.gapMax, p.base+int64(begin-p.db.margin)) {
 				return errWork
 			}
@@ -373,11 +348,20 @@ func (p *pass) partFound(n uint32, d *part, begins, ends []int) error {
 	return nil
 }
 
+// waitFor has the later parts looked for as far as the gram of the one behind d, which ends at end, can be.
+func (p *pass) waitFor(d *part, end int64) {
+	until := int64(math.MaxInt64)
+	if d.gapMax != unlimited {
+		until = end + d.gapMax + int64(p.db.margin)
+	}
+	p.waitsUntil = max(p.waitsUntil, until)
+}
+
 // atPin compares the bodies that begin at a pin's place, which is in the window.
 func (p *pass) atPin(at pinned) error {
 	from := int(at.at - p.base)
-	p.survivors[0], p.work = at.pin.group.compare(at.pin.entries, p.text, from, 0, p.survivors[0][:0], p.work)
-	for _, s := range p.survivors[0] {
+	p.atPlace, p.work = at.pin.group.compare(at.pin.entries, p.text, from, 0, p.atPlace[:0], p.work)
+	for _, s := range p.atPlace {
 		if p.work -= costPart; p.work < 0 {
 			return errWork
 		}
