@@ -170,6 +170,9 @@ func TestAnAnswerThatWasNotReadEndsTheConnection(t *testing.T) {
 	if _, err := c.RoundTrip(request(t, "GET", "/", ""), nil); !errors.Is(err, errBusy) {
 		t.Errorf("a second request meanwhile: %v", err)
 	}
+	if err := c.Look(); err != nil {
+		t.Errorf("a look meanwhile: %v", err)
+	}
 	read := make(chan error)
 	go func() {
 		_, err := io.ReadAll(resp.Body)

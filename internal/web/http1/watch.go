@@ -17,22 +17,26 @@ var longAgo = time.Unix(1, 0)
 var errGone = errors.New("the origin has closed the idle connection, or sent something that was not asked for")
 
 // Look looks at what the other side has done since the last answer, without waiting, and returns why the connection cannot be used any
-// more, nil when it can. It must be called while nothing is under way, and not while the connection is watched.
+// more, nil when it can. While a request is under way it does nothing. It must not be called while the connection is watched.
 func (c *Conn) Look() error {
-	if err := c.Err(); err != nil || c.tcp == nil {
+	if err := c.Err(); err != nil || c.tcp == nil || c.Busy() {
 		return err
 	}
-	if there, err := readable(c.tcp); err != nil || there && !c.stillSilent(time.Millisecond) {
+	there, err := readable(c.tcp)
+	if err != nil || there && !c.stillSilent(time.Now().Add(time.Millisecond)) {
+		return c.end(errGone)
+	}
+	// TLS may have read more from the socket than it has given away: that is asked for without reading any further.
+	if !there && c.nc != net.Conn(c.tcp) && !c.stillSilent(longAgo) {
 		return c.end(errGone)
 	}
 	return nil
 }
 
-// stillSilent says whether what has come is nothing for HTTP: TLS may have something to say to itself, such as a session ticket. It waits
-// for more of that for so long.
-func (c *Conn) stillSilent(wait time.Duration) bool {
+// stillSilent says whether what comes until then is nothing for HTTP: TLS may have something to say to itself, such as a session ticket.
+func (c *Conn) stillSilent(until time.Time) bool {
 	var b [1]byte
-	if c.nc.SetReadDeadline(time.Now().Add(wait)) != nil {
+	if c.nc.SetReadDeadline(until) != nil {
 		return false
 	}
 	n, err := c.nc.Read(b[:])
@@ -76,7 +80,7 @@ func (z *sleeper) watch() bool {
 		if err := WaitReadable(z.c.tcp); err != nil {
 			return z.waking.Load() && errors.Is(err, os.ErrDeadlineExceeded)
 		}
-		if !z.c.stillSilent(10 * time.Millisecond) {
+		if !z.c.stillSilent(time.Now().Add(10 * time.Millisecond)) {
 			return false
 		}
 	}
