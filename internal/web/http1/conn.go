@@ -276,6 +276,9 @@ func (x *exchange) body(resp *http.Response) error {
 		if !x.stop() {
 			return context.Cause(x.req.Context())
 		}
+		if x.sender != nil && !x.sender.sent() {
+			return errUnsent // what is left of the request would be taken for the other protocol
+		}
 		resp.Body = &switched{br: x.br, nc: x.c.nc}
 		x.c.mu.Lock()
 		x.c.err = errSwitched
