@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"lazaret/internal/config"
+	"lazaret/internal/sandbox"
 
 	"github.com/spf13/cobra"
 )
@@ -32,6 +33,9 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 func main() { os.Exit(lazaretMain()) }
 
 func lazaretMain() int {
+	if len(os.Args) > 1 && os.Args[1] == "run" {
+		sandbox.SlackenTimers()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return execute(ctx, os.Args[1:])

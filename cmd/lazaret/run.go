@@ -37,12 +37,13 @@ func run(ctx context.Context, f *flags) error {
 	if err != nil {
 		return err
 	}
-	anew := sandbox.SlackenTimers()
+	if cfg.Sandbox.User != "" && os.Geteuid() == 0 {
+		if err := config.Again(file); err != nil {
+			return fmt.Errorf("[sandbox] user: the program is started anew as %s: %w", cfg.Sandbox.User, err)
+		}
+	}
 	if err := sandbox.BecomeUser(cfg.Sandbox.User); err != nil {
 		return err
-	}
-	if anew {
-		_ = sandbox.StartAnew() // it matters for speed alone
 	}
 	hup, usr2 := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)

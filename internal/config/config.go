@@ -184,6 +184,22 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
+// Again returns why settings cannot be read from path a second time, nil where they can: what came out of a pipe is gone, and the empty
+// rest would be taken for settings that leave everything at its default. No path is as good as a file.
+func Again(path string) error {
+	if path == "" {
+		return nil
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	if st.Mode()&os.ModeNamedPipe != 0 {
+		return fmt.Errorf("settings: %s is a pipe, which cannot be read again: put the settings into a file", path)
+	}
+	return nil
+}
+
 // Parse reads settings from data, which name stands for in errors.
 func Parse(name string, data []byte) (*Config, error) {
 	c := Default()

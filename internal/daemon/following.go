@@ -54,6 +54,9 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if d.opt.File == "" {
 		return nil // started without a file: there is nothing that could have changed
 	}
+	if err := config.Again(d.opt.File); err != nil {
+		return err
+	}
 	next, err := config.Load(d.opt.File)
 	if err != nil {
 		return err

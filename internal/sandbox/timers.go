@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"fmt"
 	"os"
 	"runtime"
 
@@ -17,31 +16,31 @@ const (
 	slackEnv = "LAZARET_TIMER_SLACK"
 )
 
-// SlackenTimers lets the timers of this thread, and of the program that it starts anew, be up to two milliseconds late, and says whether
-// there is something to start anew for: see StartAnew. Go's runtime has a thread that looks after the others, every 20 microseconds while
-// something is going on; a gateway that handles one small object after the other wakes it up with each of them, for several such
-// looks, which cost a quarter of all its processor time. Whoever has set another slack (systemd's TimerSlackNSec=) has decided
-// otherwise. From here on the caller stays on its thread.
-func SlackenTimers() (anew bool) {
+// SlackenTimers lets the program's timers be up to two milliseconds late. Go's runtime has a thread that looks after the others, every 20
+// microseconds while something is going on; a gateway that handles one small object after the other wakes it up with each of them,
+// for several such looks, which cost a quarter of all its processor time. Whoever has set another slack (systemd's TimerSlackNSec=)
+// has decided otherwise.
+//
+// Threads have it from the one that makes them, and the runtime's are there already: so the program is started anew in its own place, once,
+// with the same process number, arguments and environment. It must be called first of all, before signals are caught and anything is
+// read or opened: what was read from a pipe would be gone. It returns where there is nothing to be done, or it could not be.
+func SlackenTimers() {
 	if os.Getenv(slackEnv) != "" {
 		_ = os.Unsetenv(slackEnv) // cannot fail for that name
-		return false
+		return
 	}
-	runtime.LockOSThread()
-	is, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
-	if err != nil || is != systemSlack || unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0) != nil {
-		runtime.UnlockOSThread()
-		return false
-	}
-	return true
-}
-
-// StartAnew starts the program anew in its own place, so that all its threads are as the one that calls is. It returns only on an error,
-// after which the program can go on as it is. It must be called before anything is opened.
-func StartAnew() error {
 	exe, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("starting anew: %w", err)
+		return
 	}
-	return fmt.Errorf("starting anew: %w", unix.Exec(exe, os.Args, append(os.Environ(), slackEnv+"=done")))
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if is, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err != nil || is != systemSlack {
+		return
+	}
+	if unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0) != nil {
+		return
+	}
+	_ = unix.Exec(exe, os.Args, append(os.Environ(), slackEnv+"=done")) // it matters for speed alone
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, systemSlack, 0, 0, 0)        // this thread is to be as the others are
 }
