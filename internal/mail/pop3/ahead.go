@@ -147,7 +147,10 @@ func (x *session) fetchAhead(ctx context.Context, c command) (l *letter, refused
 		return &letter{drip: &drip{}}, nil, errors.New("what was fetched ahead is not what was asked for")
 	}
 	err = x.keepAlive(e, time.Now(), func() bool { return x.beginNext(ctx) })
-	x.ahead = x.ahead[1:]
+	x.ahead[0] = nil // an idle session need not keep its messages
+	if x.ahead = x.ahead[1:]; len(x.ahead) == 0 {
+		x.ahead = nil
+	}
 	e.cancel()
 	return e.result(err)
 }
