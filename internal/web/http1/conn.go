@@ -53,6 +53,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 var (
 	errBusy     = errors.New("a request is under way on this connection already")
+	errAsleep   = errors.New("the connection is being watched")
 	errUnread   = errors.New("the answer was not read to its end")
 	errUnasked  = errors.New("the origin sent something that was not asked for")
 	errEnded    = errors.New("the origin ends the connection with its answer")
@@ -124,6 +125,8 @@ func (c *Conn) enter() error {
 		return c.err
 	case c.busy:
 		return errBusy
+	case c.asleep != nil:
+		return errAsleep
 	}
 	c.busy = true
 	return nil
@@ -167,7 +170,6 @@ func (c *Conn) RoundTrip(req *http.Request, inform func(status int, header textp
 		return resp, nil
 	}
 	x.stop()
-	x.wrote = x.wrote || x.sender != nil
 	failed := &Error{Err: c.end(err), Wrote: x.wrote, Answered: x.answered}
 	c.release()
 	return nil, failed
@@ -212,7 +214,7 @@ type exchange struct {
 
 func (x *exchange) run(inform func(int, textproto.MIMEHeader) error) (*http.Response, error) {
 	if x.req.Body != nil && x.req.Body != http.NoBody {
-		x.sender = send(x.c, x.req)
+		x.wrote, x.sender = true, send(x.c, x.req)
 	} else if err := x.write(); err != nil {
 		return nil, err
 	}
@@ -237,10 +239,10 @@ func (x *exchange) write() error {
 		bw.Reset(nil)
 		writers.Put(bw)
 	}()
+	x.wrote = true // a long head goes out in pieces
 	if err := x.req.Write(bw); err != nil {
 		return err
 	}
-	x.wrote = true
 	return bw.Flush()
 }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,26 +28,20 @@ func send(c *Conn, req *http.Request) *sender {
 	out := req.WithContext(req.Context())
 	go func() {
 		defer close(s.done)
-		source, sink := &watched{r: req.Body}, &watched{w: c.nc}
-		out.Body = readCloser{source, req.Body}
-		err := write(out, sink)
-		if source.err != nil {
-			err = source.err // net/http hides it
-		}
-		if err != nil {
-			s.failed(err, sink.err != nil && source.err == nil)
+		from, to := &source{body: req.Body}, &sink{nc: c.nc}
+		out.Body = from
+		err := write(out, to)
+		if broken := from.broken.Load(); broken != nil {
+			s.failed(*broken, false) // net/http hides it
+		} else if err != nil {
+			s.failed(err, to.failed)
 		}
 	}()
 	return s
 }
 
-// write sends req to w. A panic of its content becomes an error: it would end the program.
-func write(req *http.Request, w io.Writer) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the request's content panicked: %v", p)
-		}
-	}()
+// write sends req to w.
+func write(req *http.Request, w io.Writer) error {
 	bw := writers.Get().(*bufio.Writer)
 	bw.Reset(w)
 	defer func() {
@@ -103,33 +99,55 @@ func (s *sender) sent() bool {
 	return s.err == nil
 }
 
-// watched notes what went wrong with a reader or a writer.
-type watched struct {
-	r   io.Reader
-	w   io.Writer
-	err error
+// source is the content of a request. net/http may read it by a goroutine of its own, also after it has given up on the request, and a
+// panic there would end the program.
+type source struct {
+	body   io.ReadCloser
+	broken atomic.Pointer[error] // what went wrong with it
 }
 
 // Read implements io.Reader.
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		w.err = err
+func (s *source) Read(p []byte) (n int, err error) {
+	defer s.note(&err)
+	return s.body.Read(p)
+}
+
+// Close implements io.Closer.
+func (s *source) Close() (err error) {
+	defer s.note(&err)
+	return s.body.Close()
+}
+
+// note keeps the error of a call that ends, and makes one of a panic.
+func (s *source) note(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("the request's content panicked: %v", p)
 	}
-	return n, err
+	if *err != nil && !errors.Is(*err, io.EOF) {
+		broken := *err
+		s.broken.CompareAndSwap(nil, &broken)
+	}
+}
+
+// pieces are what content is copied by: a piece is one write, and over TLS two records.
+var pieces = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// sink is the connection that a request goes out by.
+type sink struct {
+	nc     net.Conn
+	failed bool
 }
 
 // Write implements io.Writer.
-func (w *watched) Write(p []byte) (int, error) {
-	n, err := w.w.Write(p)
-	if err != nil {
-		w.err = err
-	}
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.nc.Write(p)
+	s.failed = s.failed || err != nil
 	return n, err
 }
 
-// readCloser reads by one and closes by the other.
-type readCloser struct {
-	io.Reader
-	io.Closer
+// ReadFrom implements io.ReaderFrom: the buffer for the head is not the size for content.
+func (s *sink) ReadFrom(r io.Reader) (int64, error) {
+	piece := pieces.Get().(*[32 << 10]byte)
+	defer pieces.Put(piece)
+	return io.CopyBuffer(struct{ io.Writer }{s}, r, piece[:])
 }

@@ -17,20 +17,38 @@ var longAgo = time.Unix(1, 0)
 var errGone = errors.New("the origin has closed the idle connection, or sent something that was not asked for")
 
 // Look looks at what the other side has done since the last answer, without waiting, and returns why the connection cannot be used any
-// more, nil when it can. While a request is under way it does nothing. It must not be called while the connection is watched.
+// more, nil when it can. While a request is under way, or the connection is watched, it does nothing. Half a TLS record is not seen:
+// nobody knows yet what it will say.
 func (c *Conn) Look() error {
-	if err := c.Err(); err != nil || c.tcp == nil || c.Busy() {
+	c.mu.Lock()
+	err, idle := c.err, !c.busy && c.asleep == nil
+	c.mu.Unlock()
+	if err != nil || !idle || c.silent() {
 		return err
 	}
-	there, err := readable(c.tcp)
-	if err != nil || there && !c.stillSilent(time.Now().Add(time.Millisecond)) {
-		return c.end(errGone)
+	return c.end(errGone)
+}
+
+// looks is how often what is there is tried to be read, before it is taken for something unasked.
+const looks = 3
+
+// silent says whether there is nothing for HTTP to read.
+func (c *Conn) silent() bool {
+	layered := c.nc != net.Conn(c.tcp)
+	for range looks {
+		there, err := readable(c.tcp)
+		switch {
+		case err != nil:
+			return false
+		case !there:
+			// TLS may have read more from the socket than it has given away: that is asked for without reading any further.
+			return !layered || c.stillSilent(longAgo)
+		case !layered || !c.stillSilent(time.Now().Add(time.Millisecond)):
+			return false
+		}
+		// Either it was something of TLS's own, or the time was up before anything was read.
 	}
-	// TLS may have read more from the socket than it has given away: that is asked for without reading any further.
-	if !there && c.nc != net.Conn(c.tcp) && !c.stillSilent(longAgo) {
-		return c.end(errGone)
-	}
-	return nil
+	return false
 }
 
 // stillSilent says whether what comes until then is nothing for HTTP: TLS may have something to say to itself, such as a session ticket.
@@ -128,9 +146,12 @@ func WaitReadable(t *net.TCPConn) error {
 	})
 }
 
-// readable says whether there is something to read, or an error, on a TCP connection. The error is that of a closed connection, or one
-// whose other side has ended it.
+// readable says whether there is something to read, or an error, on a TCP connection; nil: there is nothing. The error is that of a
+// closed connection, or one whose other side has ended it.
 func readable(t *net.TCPConn) (there bool, err error) {
+	if t == nil {
+		return false, nil
+	}
 	raw, err := t.SyscallConn()
 	if err != nil {
 		return false, err
