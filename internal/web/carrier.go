@@ -25,8 +25,8 @@ type progressed struct {
 
 // carrier carries requests over a connection to an origin, by HTTP/1.1 or HTTP/2.
 type carrier interface {
-	// ready says whether the connection can take a request; used says that it has taken one before.
-	ready(used bool) bool
+	// ready says whether the connection can take a request.
+	ready() bool
 	roundTrip(out *http.Request, inform informed) (*http.Response, progressed, error)
 	// Err returns why the connection can take no request any more, as far as is known; nil: it can.
 	Err() error
@@ -60,11 +60,8 @@ func (s *Server) carrierOver(ctx context.Context, scheme, hostport string, nc ne
 // onHTTP1 carries one request at a time.
 type onHTTP1 struct{ *http1.Conn }
 
-func (c onHTTP1) ready(used bool) bool {
+func (c onHTTP1) ready() bool {
 	c.Wake()
-	if !used { // what has come on a new connection are session tickets
-		return c.Err() == nil
-	}
 	return c.Look() == nil
 }
 
@@ -84,7 +81,7 @@ func (c onHTTP1) roundTrip(out *http.Request, inform informed) (*http.Response, 
 // onHTTP2 carries many.
 type onHTTP2 struct{ *http.ClientConn }
 
-func (c onHTTP2) ready(bool) bool { return c.Err() == nil }
+func (c onHTTP2) ready() bool { return c.Err() == nil }
 
 // park does nothing: the origin may have something to say at any time.
 func (c onHTTP2) park(func()) {}

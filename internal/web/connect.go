@@ -103,9 +103,7 @@ func writeString(w io.Writer, s string) error {
 func (x *exchange) hijack() (net.Conn, []byte) {
 	x.head = true
 	visit := x.c.visit
-	if visit != nil {
-		x.s.lookouts.leave(visit)
-	}
+	x.s.lookouts.leave(visit)
 	nc, rw, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
 		x.s.opt.Log.Debug("taking a connection over", "client", x.c.addr, "error", err)
@@ -114,11 +112,7 @@ func (x *exchange) hijack() (net.Conn, []byte) {
 	if w, ok := nc.(*watchedConn); ok {
 		nc = w.Conn
 	}
-	buffered := takeBuffered(rw.Reader)
-	if visit != nil {
-		buffered = append(buffered, visit.look.ahead...)
-	}
-	return nc, buffered
+	return nc, append(takeBuffered(rw.Reader), visit.look.ahead...)
 }
 
 // takeBuffered returns a copy of what was read ahead, so that the reader's buffer is not kept for it.

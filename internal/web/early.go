@@ -41,21 +41,16 @@ func (s *Server) bounded(h http.Handler) http.Handler {
 			e = newEarly(w, r, stall)
 			w, r = e, e.request
 		}
-		if c.visit != nil {
-			s.lookouts.enter(c.visit)
-		}
+		visit := c.visit
+		s.lookouts.enter(visit)
 		answered := false
 		defer func() {
-			if c.visit != nil {
-				s.lookouts.leave(c.visit)
-			}
 			if c.taken.Load() {
-				if c.visit != nil {
-					c.visit.look.gone()
-				}
+				visit.look.gone()
 				return // somebody else has the connection
 			}
 			_ = rc.SetWriteDeadline(time.Now().Add(stall)) // net/http takes it back for the next answer
+			s.lookouts.leave(visit)                        // TLS may have something to answer to what is read
 			if e == nil {
 				return
 			}

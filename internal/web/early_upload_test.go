@@ -6,8 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
+
+	"lazaret/internal/units"
 )
 
 // TestEarlyAnswerLeavesTheUploadToTheOrigin has an origin begin to answer while an upload beyond the limit is on its way, and take the
@@ -52,5 +55,33 @@ func TestEarlyAnswerLeavesTheUploadToTheOrigin(t *testing.T) {
 		}
 		resp.Body.Close()
 		pr.Close()
+	}
+}
+
+// TestAnUploadDoesNotBoundTheAnswer has an origin begin its answer before it has read the upload, and take longer for the rest of it than
+// an answer may take to begin.
+func TestAnUploadDoesNotBoundTheAnswer(t *testing.T) {
+	const wait = time.Second
+	r := newRig(t, func(p *plan) { p.web.ReplyTimeout = units.Duration(wait) })
+	addr := r.rawOrigin(func(c net.Conn, br *bufio.Reader) {
+		req, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n1")
+		time.Sleep(50 * time.Millisecond) // the answer is there, and the upload stands still
+		_, _ = io.Copy(io.Discard, req.Body)
+		for i := range 7 {
+			time.Sleep(wait / 3)
+			_, _ = io.WriteString(c, fmt.Sprint(i+2))
+		}
+	})
+	resp, err := r.client().Post("http://"+addr, "application/octet-stream", strings.NewReader(strings.Repeat("u", 30<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK || string(b) != "12345678" || err != nil {
+		t.Errorf("%s, %.100q, %v", resp.Status, b, err)
 	}
 }

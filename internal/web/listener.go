@@ -220,6 +220,9 @@ func (c *watchedConn) await(fresh bool) {
 
 // SetReadDeadline implements net.Conn.
 func (c *watchedConn) SetReadDeadline(t time.Time) error {
+	if t.IsZero() {
+		c.look.unbounded()
+	}
 	if c.owner.waiting.Load() {
 		c.deadline = t
 		// One deadline is for the wait, the next one for the request's head. Without a read between the two, the request

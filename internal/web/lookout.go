@@ -19,6 +19,7 @@ type lookout struct {
 	gone context.CancelFunc // ends the context of the connection's requests
 
 	active atomic.Bool // net/http has read the head of a request, and has not come to the next one
+	begun  atomic.Bool // it begins its read beside the handler: it has taken the deadline away just now
 	free   atomic.Bool // net/http would read ahead now: the request's content, if any, is read
 
 	mu    sync.Mutex
@@ -27,9 +28,16 @@ type lookout struct {
 	ahead []byte        // what it has read
 }
 
-// offered says whether a read of net/http's is the one beside a handler: it reads one byte, which for content it has no reason to do.
+// unbounded notes that net/http has taken the read deadline away.
+func (l *lookout) unbounded() {
+	if l.active.Load() {
+		l.begun.Store(true)
+	}
+}
+
+// offered says whether a read of net/http's is the one beside a handler: one byte, just after it has taken the deadline away.
 func (l *lookout) offered(p []byte) bool {
-	if len(p) != 1 || !l.active.Load() {
+	if len(p) != 1 || !l.begun.Swap(false) {
 		return false
 	}
 	l.free.Store(true)
@@ -47,12 +55,13 @@ func (l *lookout) take(p []byte) int {
 
 // begins notes that net/http has read the head of a request, and rests that it waits for the next one.
 func (l *lookout) begins() {
-	l.free.Store(false)
+	l.rests()
 	l.active.Store(true)
 }
 
 func (l *lookout) rests() {
 	l.active.Store(false)
+	l.begun.Store(false)
 	l.free.Store(false)
 }
 

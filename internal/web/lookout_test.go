@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"lazaret/internal/units"
 )
 
 // lookedAt returns how many connections are read ahead of.
@@ -125,7 +128,6 @@ func TestWhatIsReadAheadOfAnUpgradeIsNotLost(t *testing.T) {
 		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 		_, _ = io.Copy(c, br)
 	})
-	addr = strings.TrimPrefix(addr, "http://")
 	c := r.dial().send("GET http://" + addr + "/ HTTP/1.1\r\nHost: " + addr + "\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 	eventually(t, "the client is looked after", func() bool { return r.lookedAt() == 1 })
 	c.send("early")
@@ -140,4 +142,41 @@ func TestWhatIsReadAheadOfAnUpgradeIsNotLost(t *testing.T) {
 	if _, err := io.ReadFull(c.br, b); err != nil || string(b) != "early and late" {
 		t.Errorf("%q, %v", b, err)
 	}
+}
+
+// A buffer of net/http's that is full but for one byte is filled by a read of one byte, too.
+func TestTrailersAsLargeAsABuffer(t *testing.T) {
+	r := newRig(t)
+	plain := r.origin(func(w http.ResponseWriter, req *http.Request) {
+		b, _ := io.ReadAll(req.Body)
+		_, _ = io.WriteString(w, string(b)+req.Trailer.Get("X-End"))
+	}).Listener.Addr().String()
+	for _, size := range []int{4000, 4095, 4096} {
+		c := r.dial().send("POST http://" + plain + "/ HTTP/1.1\r\nHost: " + plain + "\r\nTransfer-Encoding: chunked\r\nTrailer: X-End\r\n\r\n3\r\nabc\r\n0\r\n")
+		value := strings.Repeat("y", size-len("X-End: \r\n\r\n"))
+		trailers := "X-End: " + value + "\r\n\r\n"
+		time.Sleep(20 * time.Millisecond) // each piece is a read of its own
+		c.send(trailers[:size-1])
+		time.Sleep(20 * time.Millisecond)
+		c.send(trailers[size-1:])
+		if resp, body := c.response("POST"); resp.StatusCode != http.StatusOK || body != "abc"+value {
+			t.Errorf("%d bytes: %s, %.40q", size, resp.Status, body)
+		}
+	}
+}
+
+func TestAByteReadAheadDoesNotBuyTime(t *testing.T) {
+	r := newRig(t, func(p *plan) { p.web.HeaderTimeout = units.Duration(time.Second) })
+	goOn := make(chan struct{})
+	var left atomic.Int32
+	secure := r.tlsOrigin(slowly(goOn, &left)).Listener.Addr().String()
+	c := r.connect(secure).send("GET / HTTP/1.1\r\nHost: " + secure + "\r\n\r\n")
+	eventually(t, "the client is looked after", func() bool { return r.lookedAt() == 1 })
+	c.send("GET ")
+	eventually(t, "something was read ahead", func() bool { return aheadOf(r) == 1 })
+	close(goOn)
+	if resp, _ := c.response("GET"); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	c.ends("a head that does not come to its end")
 }

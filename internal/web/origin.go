@@ -43,7 +43,7 @@ var errAbort = errors.New("the origin closed a connection that had been used bef
 func (o *origin) connect(ctx context.Context) (via carrier, reused bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.via != nil && o.via.ready(o.sent > 0) {
+	if o.via != nil && o.via.ready() {
 		reused = o.sent > 0 || time.Since(o.born) > fresh
 		o.sent++
 		return o.via, reused, nil
@@ -55,11 +55,16 @@ func (o *origin) connect(ctx context.Context) (via carrier, reused bool, err err
 	return o.via, false, nil
 }
 
-// start opens the connection ahead of the first request.
+// start opens the connection ahead of the first request. It is idle until then, and watched as any idle one: what the origin sends before
+// it was asked is no answer.
 func (o *origin) start(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.openLocked(ctx)
+	if err := o.openLocked(ctx); err != nil {
+		return err
+	}
+	o.parkLocked()
+	return nil
 }
 
 func (o *origin) openLocked(ctx context.Context) error {
@@ -82,6 +87,7 @@ func (o *origin) openLocked(ctx context.Context) error {
 	}
 	via, err := o.server.carrierOver(ctx, o.scheme, o.hostport, nc, o.gone)
 	if err != nil {
+		o.server.origins.leave(o)
 		return err
 	}
 	o.born, o.sent, o.via, o.nc = time.Now(), 0, via, nc
@@ -92,6 +98,10 @@ func (o *origin) openLocked(ctx context.Context) error {
 func (o *origin) park() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.parkLocked()
+}
+
+func (o *origin) parkLocked() {
 	if o.via == nil || o.ended {
 		return
 	}
@@ -174,7 +184,7 @@ func (o *origin) roundTrip(out *http.Request, inform informed) (*http.Response, 
 		switch {
 		case out.Context().Err() != nil || !reused || got.answered || attempt > 1 || intercept.Renegotiates(err) || intercept.WantsHTTP11(err):
 			return nil, err
-		case got.wrote && (!idempotent(out.Method) || once(out)) && !refusedUnseen(err):
+		case once(out), got.wrote && !idempotent(out.Method) && !refusedUnseen(err):
 			return nil, errors.Join(errAbort, err)
 		}
 		if out.GetBody != nil {

@@ -280,16 +280,16 @@ func (x *exchange) roundTrip(ctx context.Context, c *call) {
 		hints.stall = 0 // its frames are not held by a stream's window, and the connection has WriteByteTimeout
 	}
 	defer hints.end()
-	reply := time.AfterFunc(x.set.ReplyTimeout.Std(), func() { c.cancel(errNoReply) })
-	defer reply.Stop()
+	reply := c.awaitReply()
+	defer reply.end()
 	if c.stream {
-		reply.Stop() // both sides talk as they please
+		reply.end() // both sides talk as they please
 	}
 	c.asked = time.Now()
 	out := c.outgoing(ctx, reply)
 	resp, err := x.origin.roundTrip(out, hints.relay)
 	hints.end()
-	reply.Stop()
+	reply.end()
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
@@ -305,8 +305,41 @@ func (x *exchange) roundTrip(ctx context.Context, c *call) {
 	c.answer(ctx, resp)
 }
 
+// awaited bounds the time in which the head of the answer must come, counted from when something of the request was last taken.
+type awaited struct {
+	wait  time.Duration
+	mu    sync.Mutex
+	timer *time.Timer // nil: it has come, or need not
+}
+
+// awaitReply cancels the call when its answer does not come in time.
+func (c *call) awaitReply() *awaited {
+	a := &awaited{wait: c.set.ReplyTimeout.Std()}
+	a.timer = time.AfterFunc(a.wait, func() { c.cancel(errNoReply) })
+	return a
+}
+
+// moved begins the time anew. What is still being sent of the request when the answer is there has no part in it.
+func (a *awaited) moved() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timer != nil {
+		a.timer.Reset(a.wait)
+	}
+}
+
+// end ends the waiting. It may be called more than once.
+func (a *awaited) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timer != nil {
+		a.timer.Stop()
+		a.timer = nil
+	}
+}
+
 // outgoing returns the request as it goes to the origin.
-func (c *call) outgoing(ctx context.Context, reply *time.Timer) *http.Request {
+func (c *call) outgoing(ctx context.Context, reply *awaited) *http.Request {
 	h := c.r.Header.Clone()
 	if h == nil {
 		h = http.Header{}
@@ -349,10 +382,9 @@ func (c *call) outgoing(ctx context.Context, reply *time.Timer) *http.Request {
 }
 
 // attach gives out the content that was held.
-func (c *call) attach(out *http.Request, reply *time.Timer) {
-	wait := c.set.ReplyTimeout.Std()
+func (c *call) attach(out *http.Request, reply *awaited) {
 	out.GetBody = func() (io.ReadCloser, error) {
-		return io.NopCloser(&progress{&movingReader{c.upload.Body.NewReader(), c.goes}, func() { reply.Reset(wait) }}), nil
+		return io.NopCloser(&progress{&movingReader{c.upload.Body.NewReader(), c.goes}, reply.moved}), nil
 	}
 	out.Body, _ = out.GetBody() // never fails, see above
 	out.ContentLength = c.upload.Body.Size()

@@ -23,7 +23,6 @@ import (
 	"lazaret/internal/gate"
 	"lazaret/internal/intercept"
 	"lazaret/internal/notice"
-	"lazaret/internal/units"
 )
 
 // Interceptor decides about connections and opens them; *intercept.Interceptor is one.
@@ -260,13 +259,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // be closed with the server.
 func catchUp() { time.Sleep(50 * time.Millisecond) }
 
-// newTransport returns the maker of connections to origins. It never makes requests by itself, and so has no pool.
+// newTransport returns the maker of HTTP/2 connections to origins; package http1 has the others. It never makes requests by itself, and
+// so has no pool.
 func newTransport(cfg Config) *http.Transport {
 	t := &http.Transport{
 		DisableCompression:     true, // codings are the gate's affair
 		MaxResponseHeaderBytes: int64(cfg.MaxResponseHeader),
-		ReadBufferSize:         int(2 * units.KiB), // one each stays with every idle connection
-		WriteBufferSize:        int(2 * units.KiB),
 		Protocols:              new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxReadFrameSize:              16 << 10,
@@ -277,7 +275,6 @@ func newTransport(cfg Config) *http.Transport {
 		DialContext:    dialPrepared,
 		DialTLSContext: dialPrepared,
 	}
-	t.Protocols.SetHTTP1(true)
 	t.Protocols.SetHTTP2(true)
 	return t
 }
