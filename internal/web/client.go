@@ -87,7 +87,7 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 			w.await(state == http.StateNew)
 		}
 		if state == http.StateIdle && c.pinned != nil && c.pinned.dead() {
-			c.originGone() // it went while the answer was being sent
+			s.originGone(c) // it went while the answer was being sent
 		}
 	case http.StateClosed:
 		s.inside.Delete(nc)
@@ -185,11 +185,17 @@ func (c *client) close() {
 	}
 }
 
+// end ends the connection, and those to origins.
+func (c *client) end() {
+	_ = c.conn.Close() // there is nobody to tell
+	c.close()
+}
+
 // originGone mirrors the end of an idle origin connection: the client's ends too. While a request is under way nothing is ended, and
 // it is under way until net/http has sent the end of the answer, which comes after the exchange's own: connState then calls again.
-func (c *client) originGone() {
+func (s *Server) originGone(c *client) {
 	if c.active.Load() == 0 && c.reading.Load() {
-		go c.conn.Close() //nolint:errcheck // closing TLS may wait for the other side; there is nobody to tell
+		go s.hangUp(c) // closing TLS may wait for the other side
 	}
 }
 

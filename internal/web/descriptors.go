@@ -171,7 +171,7 @@ const giveUpAtOnce = 16
 func (s *Server) GiveUpIdle() int {
 	all := s.idle.take(max(giveUpAtOnce, s.idle.count()/16))
 	for _, c := range all {
-		go c.conn.Close() //nolint:errcheck // closing TLS may wait for the other side; there is nobody to tell
+		go s.hangUp(c) // closing TLS may wait for the other side
 	}
 	return len(all)
 }

@@ -53,7 +53,7 @@ func (s *Server) serveSession(ctx context.Context, sess *intercept.Session, nc *
 // browser was answered, then over further ones of the same session.
 func (s *Server) sessionOrigin(sess *intercept.Session, c *client) *origin {
 	first := sess.Origin
-	o := &origin{server: s, scheme: "https", hostport: c.to.String(), gone: c.originGone}
+	o := &origin{server: s, scheme: "https", hostport: c.to.String(), gone: func() { s.originGone(c) }}
 	o.dial = func(ctx context.Context) (net.Conn, error) {
 		if tc := first; tc != nil {
 			first = nil // the origin's lock is held
@@ -75,7 +75,7 @@ func (s *Server) plainOrigin(sess *intercept.Session, c *client) *origin {
 	if sess.Target.Addr.IsValid() {
 		hostport = sess.Target.Addr.String()
 	}
-	o := &origin{server: s, scheme: "http", hostport: hostport, gone: c.originGone}
+	o := &origin{server: s, scheme: "http", hostport: hostport, gone: func() { s.originGone(c) }}
 	o.dial = func(ctx context.Context) (net.Conn, error) { return s.opt.Dialer.Dial(ctx, hostport) }
 	return o
 }

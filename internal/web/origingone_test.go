@@ -11,19 +11,19 @@ import (
 func TestAnOriginThatClosesAfterItsAnswerDoesNotCutTheAnswerOff(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	c := &client{conn: near}
+	c, s := &client{conn: near}, &Server{}
 	closed := func(within time.Duration) bool {
 		_ = far.SetReadDeadline(time.Now().Add(within)) // a pipe has deadlines
 		_, err := far.Read(make([]byte, 1))
 		ne, ok := err.(net.Error) //nolint:errorlint // net.Pipe returns it as it is
 		return !ok || !ne.Timeout()
 	}
-	c.originGone()
+	s.originGone(c)
 	if closed(50 * time.Millisecond) {
 		t.Fatal("closed while an answer's end was being sent")
 	}
 	c.reading.Store(true)
-	c.originGone()
+	s.originGone(c)
 	if !closed(10 * time.Second) {
 		t.Error("an idle connection whose origin has gone was left open")
 	}

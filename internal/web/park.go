@@ -3,12 +3,10 @@ package web
 import (
 	"net"
 	"time"
-
-	"lazaret/internal/web/http1"
 )
 
 // An HTTP/1.1 connection that nobody uses is parked, an opened one as well as one to the proxy: net/http's goroutine and
-// buffers on the client's side are given up, and small goroutines, one for each connection, wait for what comes first, a
+// buffers on the client's side are given up, and one goroutine for all such connections waits for what comes first, a
 // request of the client or the end of either side. Most of the connections that browsers keep open are in this state most of
 // the time.
 
@@ -44,38 +42,55 @@ func (s *Server) newVisit(c *client) *watchedConn {
 
 // park waits for the next request of a connection that net/http has given up.
 func (s *Server) park(c *client) {
-	s.mu.Lock()
-	if s.draining {
-		s.mu.Unlock()
+	c.parkOrigins()
+	if !s.lieDown(c) {
 		s.idle.remove(c)
-		_ = c.conn.Close() // idle, and the service ends
-		c.close()
+		c.end()
+	}
+}
+
+// lieDown has a connection be watched, unless it is closed already or the service ends.
+func (s *Server) lieDown(c *client) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	x, err := s.watcher.Add(tcpBelow(c.conn), s.settings.Load().IdleTimeout.Std(), func(err error) { s.unpark(c, err) })
+	if err != nil {
+		return false
+	}
+	s.parked[c] = x
+	s.wg.Add(1)
+	return true
+}
+
+// unpark goes on with a connection when something has come, or ends it because of err.
+func (s *Server) unpark(c *client, err error) {
+	defer s.wg.Done()
+	s.mu.Lock()
+	delete(s.parked, c)
+	s.mu.Unlock()
+	if err == nil {
+		err = c.conn.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		s.idle.remove(c)
+		c.end() // idle for too long, or closed already
 		return
 	}
-	s.parked[c] = struct{}{}
-	s.wg.Add(1)
+	s.visit(c, s.newVisit(c))
+}
+
+// hangUp ends the connection of a client that waits for a request. Where it is parked, nobody else finds that out.
+func (s *Server) hangUp(c *client) {
+	_ = c.conn.Close() // there is nobody to tell
+	s.mu.Lock()
+	x := s.parked[c]
 	s.mu.Unlock()
-	go func() {
-		defer s.wg.Done()
-		c.parkOrigins()
-		err := c.conn.SetReadDeadline(time.Now().Add(s.settings.Load().IdleTimeout.Std()))
-		if err == nil {
-			err = http1.WaitReadable(tcpBelow(c.conn))
-		}
-		s.mu.Lock()
-		delete(s.parked, c)
-		s.mu.Unlock()
-		if err == nil {
-			err = c.conn.SetReadDeadline(time.Time{})
-		}
-		if err != nil {
-			s.idle.remove(c)
-			_ = c.conn.Close() // idle for too long, or closed already
-			c.close()
-			return
-		}
-		s.visit(c, s.newVisit(c))
-	}()
+	if x != nil && x.Stop() {
+		s.unpark(c, net.ErrClosed)
+	}
 }
 
 // closeParked ends the connections that are parked.
@@ -83,6 +98,6 @@ func (s *Server) closeParked() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.parked {
-		go c.conn.Close() //nolint:errcheck // closing TLS may wait for the other side; there is nobody to tell
+		go s.hangUp(c) // closing TLS may wait for the other side
 	}
 }

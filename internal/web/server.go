@@ -23,6 +23,7 @@ import (
 	"lazaret/internal/gate"
 	"lazaret/internal/intercept"
 	"lazaret/internal/notice"
+	"lazaret/internal/web/idle"
 )
 
 // Interceptor decides about connections and opens them; *intercept.Interceptor is one.
@@ -87,6 +88,7 @@ type Server struct {
 	parkAfter time.Duration
 	origins   *openOrigins
 	idle      *idlers
+	watcher   *idle.Watcher
 	lookouts  *lookouts
 	pressure  *pressure
 	lingering time.Duration
@@ -96,23 +98,27 @@ type Server struct {
 
 	inside    sync.Map // net.Conn of the inner server → *client
 	mu        sync.Mutex
-	draining  bool                  // nothing new is taken
-	ended     bool                  // nothing goes on
-	listeners []net.Listener        // of redirected traffic
-	relays    map[*carried]struct{} // connections that net/http has handed over
-	parked    map[*client]struct{}  // connections that net/http has given up while they are idle
-	leaving   int                   // connections that are being turned away
-	wg        sync.WaitGroup        // their goroutines, and those of Serve
+	draining  bool                    // nothing new is taken
+	ended     bool                    // nothing goes on
+	listeners []net.Listener          // of redirected traffic
+	relays    map[*carried]struct{}   // connections that net/http has handed over
+	parked    map[*client]*idle.Watch // connections that net/http has given up while they are idle
+	leaving   int                     // connections that are being turned away
+	wg        sync.WaitGroup          // their goroutines, and those of Serve
 }
 
 // New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
-		opt: opt, outerFeed: newFeed(), feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]struct{}{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
+		opt: opt, outerFeed: newFeed(), feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]*idle.Watch{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
 		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(), lookouts: newLookouts(),
 		parkAfter: parkAfter, lingering: lingering,
 	}
 	if err := s.Use(cfg); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.watcher, err = idle.New(); err != nil {
 		return nil, err
 	}
 	s.pressure = newPressure(opt.Gate.Room())
@@ -249,6 +255,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.closeRelays()
 	s.wg.Wait()
 	s.transport.CloseIdleConnections()
+	err = errors.Join(err, s.watcher.Close())
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -15,27 +15,30 @@ import (
 	"sync"
 	"time"
 
+	"lazaret/internal/web/idle"
+
 	"golang.org/x/net/http/httpguts"
 )
 
 // Conn is an HTTP/1.1 connection to an origin, for one request at a time. It has no goroutine and no buffer while it is idle.
 type Conn struct {
-	nc   net.Conn
-	tcp  *net.TCPConn // below nc; nil: what the other side does while the connection is idle is not seen
-	max  int64
-	left int64 // what the head that is being read may still take; the reader's own
+	nc      net.Conn
+	tcp     *net.TCPConn  // below nc; nil: what the other side does while the connection is idle is not seen
+	watcher *idle.Watcher // nil: it is not watched while it is idle
+	max     int64
+	left    int64 // what the head that is being read may still take; the reader's own
 
 	mu     sync.Mutex
 	busy   bool
 	err    error // why it cannot be used any more
 	asleep *sleeper
-	idle   func() // called once when nothing is under way any more; nil: nobody minds
+	unused func() // called once when nothing is under way any more; nil: nobody minds
 }
 
 // New returns a connection over nc, over which TLS has been agreed on where it is used, that takes answers with heads of at most maxHead
-// bytes. tcp is the TCP connection below nc, or nc itself, or nil where there is none.
-func New(nc net.Conn, tcp *net.TCPConn, maxHead int64) *Conn {
-	return &Conn{nc: nc, tcp: tcp, max: maxHead}
+// bytes. tcp is the TCP connection below nc, or nc itself, or nil where there is none; watcher is for Watch.
+func New(nc net.Conn, tcp *net.TCPConn, watcher *idle.Watcher, maxHead int64) *Conn {
+	return &Conn{nc: nc, tcp: tcp, watcher: watcher, max: maxHead}
 }
 
 // Error is why a request has no answer.
@@ -85,7 +88,7 @@ func (c *Conn) Close() error {
 func (c *Conn) CloseIdle() {
 	c.mu.Lock()
 	if c.busy {
-		c.idle = func() { _ = c.Close() } // never fails
+		c.unused = func() { _ = c.Close() } // never fails
 		c.mu.Unlock()
 		return
 	}
@@ -99,6 +102,9 @@ func (c *Conn) end(err error) error {
 	defer c.mu.Unlock()
 	if c.err == nil {
 		c.err = err
+		if c.asleep != nil && c.asleep.watch.Stop() {
+			c.asleep = nil
+		}
 		go c.nc.Close() //nolint:errcheck // closing TLS may wait for the other side; there is nobody to tell
 	}
 	return c.err
@@ -108,11 +114,11 @@ func (c *Conn) end(err error) error {
 func (c *Conn) release() {
 	c.mu.Lock()
 	c.busy = false
-	idle := c.idle
-	c.idle = nil
+	unused := c.unused
+	c.unused = nil
 	c.mu.Unlock()
-	if idle != nil {
-		idle()
+	if unused != nil {
+		unused()
 	}
 }
 

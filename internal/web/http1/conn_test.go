@@ -32,7 +32,7 @@ func scripted(t *testing.T, answer func(n int, r *http.Request) string) (*Conn, 
 			}
 		}
 	}()
-	return New(nc, nc, 4<<10), other
+	return New(nc, nc, watcher(t), 4<<10), other
 }
 
 func request(t *testing.T, method, target, body string) *http.Request {
@@ -207,7 +207,7 @@ func TestACancelledRequestEndsWithItsCause(t *testing.T) {
 
 func TestAnAnswerMayComeBeforeTheRequestIsSent(t *testing.T) {
 	nc, other := pair(t)
-	c := New(nc, nc, 4<<10)
+	c := New(nc, nc, watcher(t), 4<<10)
 	go func() {
 		_, _ = bufio.NewReader(other).ReadString('\n')
 		_, _ = io.WriteString(other, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno")
@@ -227,7 +227,7 @@ func TestAnAnswerMayComeBeforeTheRequestIsSent(t *testing.T) {
 func TestAnOriginThatTakesNoMoreMaySayWhy(t *testing.T) {
 	nc, other := pair(t)
 	refuses := &deaf{TCPConn: nc, after: 64 << 10}
-	c := New(refuses, nc, 4<<10)
+	c := New(refuses, nc, watcher(t), 4<<10)
 	go func() {
 		_, _ = other.Read(make([]byte, 32<<10))
 		_, _ = io.WriteString(other, "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
@@ -269,7 +269,7 @@ func TestContentThatFailsEndsTheRequest(t *testing.T) {
 				defer close(read)
 				_, _ = got.ReadFrom(other)
 			}()
-			c := New(nc, nc, 4<<10)
+			c := New(nc, nc, watcher(t), 4<<10)
 			r := request(t, "POST", "/", "x")
 			r.Body, r.ContentLength = io.NopCloser(body), -1
 			if name == "short" {

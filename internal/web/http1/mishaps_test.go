@@ -23,7 +23,7 @@ func (l late) Read(p []byte) (int, error) {
 
 func TestALookThatComesTooLateDoesNotTakeAnAnswerForSilence(t *testing.T) {
 	nc, other := pair(t)
-	c := New(late{nc}, nc, 4<<10)
+	c := New(late{nc}, nc, watcher(t), 4<<10)
 	_, _ = io.WriteString(other, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled")
 	eventually(t, "it arrives", func() bool { there, _ := readable(nc); return there })
 	if c.Look() == nil {
@@ -35,11 +35,11 @@ func TestALookThatComesTooLateDoesNotTakeAnAnswerForSilence(t *testing.T) {
 func TestALookWithoutTCPAsksTheLayerThatThereIs(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
-	c := New(near, nil, 4<<10)
+	c := New(near, nil, watcher(t), 4<<10)
 	if err := c.Look(); err != nil {
 		t.Errorf("an idle one: %v", err)
 	}
-	ahead := New(&holding{Conn: near, b: []byte("x")}, nil, 4<<10)
+	ahead := New(&holding{Conn: near, b: []byte("x")}, nil, watcher(t), 4<<10)
 	if ahead.Look() == nil {
 		t.Error("what had been read already was not seen")
 	}
@@ -81,7 +81,7 @@ func TestASwitchOfProtocolsBeforeTheRequestIsSent(t *testing.T) {
 	}()
 	endless, w := io.Pipe()
 	defer w.Close()
-	c := New(nc, nc, 4<<10)
+	c := New(nc, nc, watcher(t), 4<<10)
 	r := request(t, "POST", "/", "x")
 	r.Body, r.ContentLength = endless, -1
 	if _, err := c.RoundTrip(r, nil); !errors.Is(err, errUnsent) || c.Err() == nil {
@@ -108,7 +108,7 @@ func TestContentOfUnknownLengthWhereNoneIsUsual(t *testing.T) {
 			return 0, broken
 		}))
 		time.AfterFunc(250*time.Millisecond, cancel) // net/http waits for 200 ms
-		if _, err := New(nc, nc, 4<<10).RoundTrip(r, nil); err == nil {
+		if _, err := New(nc, nc, watcher(t), 4<<10).RoundTrip(r, nil); err == nil {
 			t.Errorf("%s: it has an answer", method)
 		}
 		<-ended
@@ -117,7 +117,7 @@ func TestContentOfUnknownLengthWhereNoneIsUsual(t *testing.T) {
 		go io.Copy(io.Discard, other) //nolint:errcheck // as above
 		r = request(t, method, "/", "x")
 		r.Body, r.ContentLength = io.NopCloser(readerFunc(func([]byte) (int, error) { panic(broken) })), -1
-		if _, err := New(nc, nc, 4<<10).RoundTrip(r, nil); err == nil || !strings.Contains(err.Error(), "panicked") {
+		if _, err := New(nc, nc, watcher(t), 4<<10).RoundTrip(r, nil); err == nil || !strings.Contains(err.Error(), "panicked") {
 			t.Errorf("%s with content that panics: %v", method, err)
 		}
 	}
@@ -147,7 +147,7 @@ func TestContentGoesOutInLargePieces(t *testing.T) {
 		}
 	}()
 	out := &counting{Conn: nc}
-	c := New(out, nc, 4<<10)
+	c := New(out, nc, watcher(t), 4<<10)
 	if got, err := fetch(c, request(t, "PUT", "/", strings.Repeat("x", 1<<20))); err != nil || got != "200 " {
 		t.Fatalf("%q, %v", got, err)
 	}

@@ -70,7 +70,7 @@ func overTLS(t *testing.T) (*Conn, *tls.Conn, *corked) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	return New(client, near, 4<<10), server, cork
+	return New(client, near, watcher(t), 4<<10), server, cork
 }
 
 func TestAnUnaskedAnswerThatTLSHasReadAlready(t *testing.T) {

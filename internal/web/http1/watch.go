@@ -4,8 +4,9 @@ import (
 	"errors"
 	"net"
 	"os"
-	"sync/atomic"
 	"time"
+
+	"lazaret/internal/web/idle"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,12 +62,13 @@ func (c *Conn) stillSilent(until time.Time) bool {
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.nc.SetReadDeadline(time.Time{}) == nil
 }
 
-// sleeper watches an idle connection.
+// sleeper is what watches an idle connection.
 type sleeper struct {
-	c      *Conn
-	waking atomic.Bool
-	done   chan struct{}
-	alive  bool // once done is closed: whether the connection can be used again
+	c     *Conn
+	gone  func()
+	watch *idle.Watch
+	done  chan struct{} // closed when stir has found that the connection is not to be watched any more
+	alive bool          // once done is closed: whether the connection can be used again
 }
 
 // Watch watches an idle connection, until Wake, and calls gone when the origin has ended it, or has said something unasked. It says false,
@@ -74,35 +76,42 @@ type sleeper struct {
 func (c *Conn) Watch(gone func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.busy || c.err != nil || c.tcp == nil || c.asleep != nil {
+	if c.busy || c.err != nil || c.tcp == nil || c.watcher == nil || c.asleep != nil {
 		return false
 	}
-	z := &sleeper{c: c, done: make(chan struct{})}
-	c.asleep = z
-	go func() {
-		z.alive = z.watch()
-		if !z.alive {
-			_ = c.end(errGone)
-		}
-		close(z.done)
-		if !z.alive {
-			gone()
-		}
-	}()
+	z := &sleeper{c: c, gone: gone, done: make(chan struct{})}
+	return z.lieDown()
+}
+
+// lieDown begins the watch. The connection's lock is held.
+func (z *sleeper) lieDown() bool {
+	w, err := z.c.watcher.Add(z.c.tcp, 0, func(error) { z.stir() })
+	if err != nil {
+		return false
+	}
+	z.watch, z.c.asleep = w, z
 	return true
 }
 
-// watch returns true when it was woken, false at the end of the connection.
-func (z *sleeper) watch() bool {
-	for !z.waking.Load() {
-		if err := WaitReadable(z.c.tcp); err != nil {
-			return z.waking.Load() && errors.Is(err, os.ErrDeadlineExceeded)
+// stir looks at what has come over a connection that is watched.
+func (z *sleeper) stir() {
+	z.alive = z.c.stillSilent(time.Now().Add(10 * time.Millisecond))
+	z.c.mu.Lock()
+	if z.alive && z.c.asleep == z { // it was something of TLS's own, or the time was up before anything was read
+		if z.lieDown() {
+			z.c.mu.Unlock()
+			return
 		}
-		if !z.c.stillSilent(time.Now().Add(10 * time.Millisecond)) {
-			return false
-		}
+		z.alive = false
 	}
-	return true
+	z.c.mu.Unlock()
+	if !z.alive {
+		_ = z.c.end(errGone)
+	}
+	close(z.done)
+	if !z.alive {
+		z.gone()
+	}
 }
 
 // Wake ends what Watch began, if it did, and returns when nothing is being read any more. Err then says whether the connection can be used.
@@ -110,13 +119,13 @@ func (c *Conn) Wake() {
 	c.mu.Lock()
 	z := c.asleep
 	c.asleep = nil
+	stopped := z == nil || z.watch.Stop()
 	c.mu.Unlock()
-	if z == nil {
+	if stopped {
 		return
 	}
-	z.waking.Store(true)
 	err := c.nc.SetReadDeadline(longAgo)
-	// The watch may be setting a deadline of its own at this moment: it looks at waking after that.
+	// What looks at the connection may be setting a deadline of its own at this moment.
 	for {
 		select {
 		case <-z.done:
@@ -128,22 +137,6 @@ func (c *Conn) Wake() {
 			err = errors.Join(err, c.nc.SetReadDeadline(longAgo))
 		}
 	}
-}
-
-// WaitReadable waits until there is something to read, or the end, or an error, on a TCP connection, and leaves it there.
-// Its error is the connection's own: closed, or its read deadline has passed.
-func WaitReadable(t *net.TCPConn) error {
-	if t == nil {
-		return net.ErrClosed
-	}
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Read(func(fd uintptr) bool {
-		there, _ := peek(fd)
-		return there
-	})
 }
 
 // readable says whether there is something to read, or an error, on a TCP connection; nil: there is nothing. The error is that of a

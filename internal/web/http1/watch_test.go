@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"lazaret/internal/web/idle"
 )
 
 // patience is for what must happen.
@@ -20,6 +22,21 @@ func eventually(t *testing.T, what string, is func() bool) {
 			t.Fatalf("it never happened that %s", what)
 		}
 	}
+}
+
+// watcher returns a watcher for the time of the test.
+func watcher(t *testing.T) *idle.Watcher {
+	t.Helper()
+	w, err := idle.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
 }
 
 // pair returns both ends of a TCP connection.
@@ -64,7 +81,7 @@ func (m *murmuring) Read(p []byte) (int, error) {
 func TestSessionTicketsDoNotEndSleep(t *testing.T) {
 	nc, other := pair(t)
 	m := &murmuring{Conn: nc}
-	c := New(m, nc, 1<<10)
+	c := New(m, nc, watcher(t), 1<<10)
 	gone := make(chan struct{}, 1)
 	if !c.Watch(func() { gone <- struct{}{} }) {
 		t.Fatal("an idle connection is not watched")
@@ -93,7 +110,7 @@ func TestSessionTicketsDoNotEndSleep(t *testing.T) {
 
 func TestTheEndIsSeenInSleep(t *testing.T) {
 	nc, other := pair(t)
-	c := New(nc, nc, 1<<10)
+	c := New(nc, nc, watcher(t), 1<<10)
 	gone := make(chan struct{})
 	c.Watch(func() { close(gone) })
 	_ = other.Close()
@@ -121,7 +138,7 @@ func TestALookFindsWhatHasHappened(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			nc, other := pair(t)
-			conn := New(&murmuring{Conn: nc}, nc, 1<<10)
+			conn := New(&murmuring{Conn: nc}, nc, watcher(t), 1<<10)
 			c.do(other)
 			if name != "nothing" {
 				eventually(t, "it arrives", func() bool { there, _ := readable(nc); return there })
