@@ -20,24 +20,34 @@ func (f *finder) coded(b *spool.Blob) error {
 	if err != nil {
 		return err
 	}
-	for _, coding := range []string{"br", "deflate"} {
-		if ok, err := f.decodes(head, coding); err != nil || !ok {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		r, err := unpack.NewDecoderIn(b.NewReader(), []string{coding}, unpack.Limits{}, f.room())
-		if err != nil {
-			return err
-		}
-		err = f.guess("as "+coding, r)
-		_ = r.Close() // a decoder's memory is given back; it never fails
-		if err != nil {
-			return err
-		}
+	switch header, never := brotliHead(head, b.Size()); {
+	case never:
+	case header == 0:
+		err = f.undo(b, head, "br")
+	case int64(len(head))-header >= codedMin:
+		err = f.guess("as br", io.NewSectionReader(b, header, b.Size()-header))
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	if neverDeflate(head) {
+		return nil
+	}
+	return f.undo(b, head, "deflate")
+}
+
+// undo emits what a body is without a coding.
+func (f *finder) undo(b *spool.Blob, head []byte, coding string) error {
+	ok, err := f.decodes(head, coding)
+	if err != nil || !ok {
+		return err
+	}
+	r, err := unpack.NewDecoderIn(b.NewReader(), []string{coding}, unpack.Limits{}, f.room())
+	if err != nil {
+		return err
+	}
+	defer r.Close() //nolint:errcheck // a decoder's memory is given back; it never fails
+	return f.guess("as "+coding, r)
 }
 
 // room says how decoders come by memory: they are part of the judging of the object.
