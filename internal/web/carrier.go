@@ -11,6 +11,8 @@ import (
 	"net/textproto"
 	"sync/atomic"
 
+	"lazaret/internal/idle"
+
 	"lazaret/internal/web/http1"
 )
 
@@ -41,7 +43,7 @@ type carrier interface {
 // found to have ended; nil: nobody minds.
 func (s *Server) carrierOver(ctx context.Context, scheme, hostport string, nc net.Conn, gone func()) (carrier, error) {
 	if tc, ok := nc.(*tls.Conn); !ok || tc.ConnectionState().NegotiatedProtocol != "h2" {
-		return onHTTP1{http1.New(nc, tcpBelow(nc), s.watcher, s.transport.MaxResponseHeaderBytes)}, nil
+		return onHTTP1{http1.New(nc, idle.TCPBelow(nc), s.watcher, s.transport.MaxResponseHeaderBytes)}, nil
 	}
 	cc, err := s.transport.NewClientConn(context.WithValue(ctx, preparedKey{}, nc), scheme, hostport)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"time"
 
+	"lazaret/internal/idle"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -75,7 +77,7 @@ func (s *Server) closeRelays() {
 // of which that cannot be known has been idle for ever.
 func idleFor(c net.Conn) time.Duration {
 	const ever = time.Duration(1<<63 - 1)
-	t := tcpBelow(c)
+	t := idle.TCPBelow(c)
 	if t == nil {
 		return ever
 	}
@@ -93,23 +95,6 @@ func idleFor(c net.Conn) time.Duration {
 		return ever
 	}
 	return age
-}
-
-// tcpBelow returns the TCP connection under any number of layers, nil where there is none.
-func tcpBelow(c net.Conn) *net.TCPConn {
-	for range 8 {
-		switch v := c.(type) {
-		case *net.TCPConn:
-			return v
-		case interface{ NetConn() net.Conn }:
-			c = v.NetConn()
-		case interface{ TCPConn() *net.TCPConn }:
-			return v.TCPConn()
-		default:
-			return nil
-		}
-	}
-	return nil
 }
 
 // Retire is for a server whose sockets another process has taken over: nobody comes any more, and those who are there are sent

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"lazaret/internal/idle"
+
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 )
@@ -145,7 +147,7 @@ func reset(c net.Conn) {
 	if w, ok := c.(*watchedConn); ok {
 		c = w.Conn
 	}
-	if t := tcpBelow(c); t != nil {
+	if t := idle.TCPBelow(c); t != nil {
 		_ = t.SetLinger(0) // it fails where the connection has ended already
 		_ = t.Close()      // as above
 	}

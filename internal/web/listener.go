@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lazaret/internal/idle"
+
 	"lazaret/internal/notice"
 )
 
@@ -114,7 +116,7 @@ func (c *placedConn) Close() error {
 func (c *placedConn) CloseWrite() error { return closeWrite(c.Conn) }
 
 // TCPConn returns the TCP connection below, for internal/relay to splice; nil where there is none.
-func (c *placedConn) TCPConn() *net.TCPConn { return tcpBelow(c.Conn) }
+func (c *placedConn) TCPConn() *net.TCPConn { return idle.TCPBelow(c.Conn) }
 
 func closeWrite(c net.Conn) error {
 	if w, ok := c.(interface{ CloseWrite() error }); ok {
@@ -179,7 +181,7 @@ func (c *watchedConn) read(p []byte) (int, error) {
 		return n, errors.Join(err, c.Conn.SetReadDeadline(c.deadline))
 	case !errors.Is(err, os.ErrDeadlineExceeded) || soon.Equal(c.deadline):
 		return n, err
-	case tcpBelow(c.owner.conn) != nil:
+	case idle.TCPBelow(c.owner.conn) != nil:
 		c.parked.Store(true)
 		return n, err
 	}

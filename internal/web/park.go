@@ -3,6 +3,8 @@ package web
 import (
 	"net"
 	"time"
+
+	"lazaret/internal/idle"
 )
 
 // An HTTP/1.1 connection that nobody uses is parked, an opened one as well as one to the proxy: net/http's goroutine and
@@ -56,7 +58,7 @@ func (s *Server) lieDown(c *client) bool {
 	if s.draining {
 		return false
 	}
-	x, err := s.watcher.Add(tcpBelow(c.conn), s.settings.Load().IdleTimeout.Std(), func(err error) { s.unpark(c, err) })
+	x, err := s.watcher.Add(idle.TCPBelow(c.conn), s.settings.Load().IdleTimeout.Std(), func(err error) { s.unpark(c, err) })
 	if err != nil {
 		return false
 	}

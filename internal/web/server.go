@@ -21,9 +21,9 @@ import (
 	"time"
 
 	"lazaret/internal/gate"
+	"lazaret/internal/idle"
 	"lazaret/internal/intercept"
 	"lazaret/internal/notice"
-	"lazaret/internal/web/idle"
 )
 
 // Interceptor decides about connections and opens them; *intercept.Interceptor is one.

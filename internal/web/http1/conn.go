@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"lazaret/internal/web/idle"
+	"lazaret/internal/idle"
 
 	"golang.org/x/net/http/httpguts"
 )

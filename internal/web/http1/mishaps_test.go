@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"lazaret/internal/idle"
 )
 
 // late is a connection whose reader is kept from its work for so long that its deadline has passed.
@@ -25,7 +27,7 @@ func TestALookThatComesTooLateDoesNotTakeAnAnswerForSilence(t *testing.T) {
 	nc, other := pair(t)
 	c := New(late{nc}, nc, watcher(t), 4<<10)
 	_, _ = io.WriteString(other, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled")
-	eventually(t, "it arrives", func() bool { there, _ := readable(nc); return there })
+	eventually(t, "it arrives", func() bool { there, _ := idle.Readable(nc); return there })
 	if c.Look() == nil {
 		got, err := fetch(c, request(t, "GET", "/", ""))
 		t.Errorf("the connection was used: %q, %v", got, err)

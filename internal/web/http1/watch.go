@@ -2,13 +2,9 @@ package http1
 
 import (
 	"errors"
-	"net"
-	"os"
 	"time"
 
-	"lazaret/internal/web/idle"
-
-	"golang.org/x/sys/unix"
+	"lazaret/internal/idle"
 )
 
 // longAgo is a deadline that ends a read at once.
@@ -22,44 +18,12 @@ var errGone = errors.New("the origin has closed the idle connection, or sent som
 // nobody knows yet what it will say.
 func (c *Conn) Look() error {
 	c.mu.Lock()
-	err, idle := c.err, !c.busy && c.asleep == nil
+	err, unused := c.err, !c.busy && c.asleep == nil
 	c.mu.Unlock()
-	if err != nil || !idle || c.silent() {
+	if err != nil || !unused || idle.Silent(c.nc, c.tcp) {
 		return err
 	}
 	return c.end(errGone)
-}
-
-// looks is how often what is there is tried to be read, before it is taken for something unasked.
-const looks = 3
-
-// silent says whether there is nothing for HTTP to read.
-func (c *Conn) silent() bool {
-	layered := c.nc != net.Conn(c.tcp)
-	for range looks {
-		there, err := readable(c.tcp)
-		switch {
-		case err != nil:
-			return false
-		case !there:
-			// TLS may have read more from the socket than it has given away: that is asked for without reading any further.
-			return !layered || c.stillSilent(longAgo)
-		case !layered || !c.stillSilent(time.Now().Add(time.Millisecond)):
-			return false
-		}
-		// Either it was something of TLS's own, or the time was up before anything was read.
-	}
-	return false
-}
-
-// stillSilent says whether what comes until then is nothing for HTTP: TLS may have something to say to itself, such as a session ticket.
-func (c *Conn) stillSilent(until time.Time) bool {
-	var b [1]byte
-	if c.nc.SetReadDeadline(until) != nil {
-		return false
-	}
-	n, err := c.nc.Read(b[:])
-	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.nc.SetReadDeadline(time.Time{}) == nil
 }
 
 // sleeper is what watches an idle connection.
@@ -95,7 +59,7 @@ func (z *sleeper) lieDown() bool {
 
 // stir looks at what has come over a connection that is watched.
 func (z *sleeper) stir() {
-	z.alive = z.c.stillSilent(time.Now().Add(10 * time.Millisecond))
+	z.alive = idle.StillSilent(z.c.nc, time.Now().Add(10*time.Millisecond))
 	z.c.mu.Lock()
 	if z.alive && z.c.asleep == z { // it was something of TLS's own, or the time was up before anything was read
 		if z.lieDown() {
@@ -137,32 +101,4 @@ func (c *Conn) Wake() {
 			err = errors.Join(err, c.nc.SetReadDeadline(longAgo))
 		}
 	}
-}
-
-// readable says whether there is something to read, or an error, on a TCP connection; nil: there is nothing. The error is that of a
-// closed connection, or one whose other side has ended it.
-func readable(t *net.TCPConn) (there bool, err error) {
-	if t == nil {
-		return false, nil
-	}
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return false, err
-	}
-	ended := false
-	err = raw.Control(func(fd uintptr) { there, ended = peek(fd) })
-	if err == nil && ended {
-		err = errGone
-	}
-	return there, err
-}
-
-// peek looks for what there is to read. The end is something, too.
-func peek(fd uintptr) (there, ended bool) {
-	var b [1]byte
-	n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-		return false, false
-	}
-	return true, err != nil || n == 0
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"lazaret/internal/web/idle"
+	"lazaret/internal/idle"
 )
 
 // patience is for what must happen.
@@ -141,7 +141,7 @@ func TestALookFindsWhatHasHappened(t *testing.T) {
 			conn := New(&murmuring{Conn: nc}, nc, watcher(t), 1<<10)
 			c.do(other)
 			if name != "nothing" {
-				eventually(t, "it arrives", func() bool { there, _ := readable(nc); return there })
+				eventually(t, "it arrives", func() bool { there, _ := idle.Readable(nc); return there })
 			}
 			if err := conn.Look(); (err != nil) != c.dead {
 				t.Errorf("a look says: %v", err)
