@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"time"
+
+	"lazaret/internal/scan"
 )
 
 // A client that sends RETR ahead of the replies has the messages fetched and judged one behind the other, but not one after the
@@ -26,6 +28,7 @@ type errand struct {
 	c      command
 	line   []byte // what the server is asked
 	raw    int    // how long the client's line is that has not been read yet
+	early  bool   // it was begun before its turn
 	cancel context.CancelFunc
 
 	answered atomic.Bool // the server has said +OK, and l.drip can be used
@@ -35,9 +38,18 @@ type errand struct {
 	held int64
 
 	l       *letter
-	refused []byte // the server's reply, where it is -ERR
+	judge   func(ctx context.Context) // asks about the message that is held; nil: it is not held yet
+	refused []byte                    // the server's reply, where it is -ERR
 	done    chan error
 }
+
+// panicked is what is left of an errand that made the gateway panic.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
 func newErrand(x *session, c command, line []byte, cancel context.CancelFunc) *errand {
 	return &errand{
@@ -68,7 +80,7 @@ func (e *errand) isFree() bool {
 func (e *errand) run(ctx context.Context) {
 	defer func() {
 		if p := recover(); p != nil {
-			e.done <- fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			e.done <- &panicked{p, debug.Stack()}
 		}
 	}()
 	e.done <- e.fetch(ctx)
@@ -76,6 +88,12 @@ func (e *errand) run(ctx context.Context) {
 
 func (e *errand) fetch(ctx context.Context) error {
 	x, l := e.x, e.l
+	other := string(e.line) != string(e.c.line)
+	if e.judge != nil {
+		e.judge(ctx)
+		x.edit(ctx, l)
+		return nil
+	}
 	reply, ok, err := x.ask(e.line)
 	if err != nil {
 		return err
@@ -86,7 +104,6 @@ func (e *errand) fetch(ctx context.Context) error {
 		return nil
 	}
 	l.drip.status = reply
-	other := string(e.line) != string(e.c.line)
 	if e.c.verb == "TOP" && other {
 		l.drip.status = []byte("+OK\r\n") // the server speaks of the whole message
 	}
@@ -120,7 +137,7 @@ func (x *session) here(ctx context.Context, e *errand) error {
 	t := time.AfterFunc(first, func() {
 		defer func() {
 			if p := recover(); p != nil {
-				kept <- fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+				kept <- &panicked{p, debug.Stack()}
 			}
 		}()
 		kept <- x.keepAlive(e, begun, nil)
@@ -139,7 +156,7 @@ func (x *session) fetchAhead(ctx context.Context, c command) (l *letter, refused
 		if _, ok := x.nextRETR(); !ok {
 			return x.fetch(ctx, c, c.line)
 		}
-		x.begin(ctx, c)
+		x.begin(ctx, newErrand(x, c, c.line, nil))
 	}
 	e := x.ahead[0]
 	e.raw = 0 // it has been read
@@ -152,16 +169,36 @@ func (x *session) fetchAhead(ctx context.Context, c command) (l *letter, refused
 		x.ahead = nil
 	}
 	e.cancel()
+	if err == nil && e.wantedRoom() {
+		return x.onceMore(ctx, e)
+	}
 	return e.result(err)
 }
 
-// begin has an errand done in a goroutine of its own.
-func (x *session) begin(ctx context.Context, c command) *errand {
+// wantedRoom says whether the message found no room while those before it were held: there may be some by now.
+func (e *errand) wantedRoom() bool {
+	return e.early && e.refused == nil && e.l.notice.Verdict.Reason == scan.SpoolFull && e.l.drip.sent == 0
+}
+
+// onceMore does an errand again in its turn: what is held is judged, and what is not is fetched, behind which nothing was begun.
+func (x *session) onceMore(ctx context.Context, e *errand) (l *letter, refused []byte, err error) {
+	if e.held < 0 {
+		return x.fetch(ctx, e.c, e.line)
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	e := newErrand(x, c, c.line, cancel)
+	defer cancel()
+	again := newErrand(x, e.c, e.line, cancel)
+	again.l, again.judge = e.l, e.judge
+	again.answered.Store(true)
+	close(again.free)
+	return again.result(x.here(ctx, again))
+}
+
+// begin has an errand done in a goroutine of its own.
+func (x *session) begin(ctx context.Context, e *errand) {
+	ctx, e.cancel = context.WithCancel(ctx)
 	x.ahead = append(x.ahead, e)
 	go e.run(ctx)
-	return e
 }
 
 // beginNext begins the errand behind those that were begun, which have all left the server free, and says whether there was one, and
@@ -185,7 +222,9 @@ func (x *session) beginNext(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	x.begin(ctx, c).raw = len(line)
+	e := newErrand(x, c, c.line, nil)
+	e.raw, e.early = len(line), true
+	x.begin(ctx, e)
 	return true
 }
 
@@ -214,9 +253,7 @@ func (x *session) abandon() {
 		e.cancel()
 	}
 	for _, e := range x.ahead {
-		if err := <-e.done; err != nil {
-			x.log.Debug("a message that nobody waits for", "error", err)
-		}
+		x.unwanted(<-e.done)
 		e.l.close()
 	}
 	x.ahead = nil
@@ -285,8 +322,15 @@ func (x *session) drop(e *errand) error {
 	}
 	e.cancel()
 	_ = x.up.conn.Close() // nobody waits for the message any more
-	if derr := <-e.done; derr != nil {
-		x.log.Debug("a message that nobody waits for", "error", derr)
-	}
+	x.unwanted(<-e.done)
 	return errClient{err}
+}
+
+// unwanted notes what came of a message that nobody waits for.
+func (x *session) unwanted(err error) {
+	if p := (*panicked)(nil); errors.As(err, &p) {
+		x.log.Error("a message that nobody waits for made the gateway panic", "client", x.clientAddr, "panic", p.value, "stack", string(p.stack))
+	} else if err != nil {
+		x.log.Debug("a message that nobody waits for", "error", err)
+	}
 }

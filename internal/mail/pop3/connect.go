@@ -139,7 +139,7 @@ func (x *session) connect(ctx context.Context) (greeting []byte, err error) {
 
 // serveWith makes conn the server's side.
 func (x *session) serveWith(conn net.Conn, tls bool) {
-	x.up = newPeer(conn, serverBuffer, x.set.ReplyTimeout.Std())
+	x.join(newPeer(conn, serverBuffer, x.set.ReplyTimeout.Std()))
 	x.upTLS = tls
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 
+	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
 	"lazaret/internal/spool"
@@ -16,21 +17,24 @@ import (
 // whole is how much of a message a client gets, besides a number of lines of its body.
 const whole = -1
 
-// deliver gives the client what the decision about l says.
-func (x *session) deliver(ctx context.Context, l *letter, c command, n int) error {
-	switch l.decision.Action {
-	case policy.Pass:
-		x.failed.remove(l.number)
-		if l.body == nil {
-			return x.unscanned(l, c)
-		}
-		return x.pass(l, n)
-	case policy.Defer:
+// deliver gives the client what the decision about l says: the whole of it, or its beginning with n lines of the body. What was given
+// whole may be deleted.
+func (x *session) deliver(ctx context.Context, l *letter, c command, n int) (err error) {
+	given := true
+	switch {
+	case l.decision.Action == policy.Defer:
 		return x.postpone(l)
-	case policy.Block, policy.Replace:
+	case l.decision.Action != policy.Pass:
+		err = x.replace(ctx, l, n)
+	case l.body != nil:
+		err = x.whileAwake(func() error { return x.pass(l, n) })
+	default:
+		given, err = x.unscanned(l, c)
 	}
-	x.failed.remove(l.number)
-	return x.replace(ctx, l, n)
+	if err == nil && given && n == whole {
+		x.failed.remove(l.number)
+	}
+	return err
 }
 
 // pass gives the message itself.
@@ -176,29 +180,34 @@ func reason(l *letter) scan.Reason {
 	return scan.EngineError
 }
 
-// unscanned passes a message that was too large to be held and that the policy lets pass: it is fetched again.
-func (x *session) unscanned(l *letter, c command) error {
+// unscanned passes a message that was too large to be held and that the policy lets pass: it is fetched again. given says whether the
+// server has given it.
+func (x *session) unscanned(l *letter, c command) (given bool, err error) {
 	line, ok, err := x.ask(c.line)
-	switch {
-	case err != nil:
-		return x.fetchFailed(l, err)
-	case !ok && !l.drip.committed():
-		return x.reply(line)
-	case !ok:
-		_ = x.reply(l.drip.explanation(temporary + " the mail server does not give the message a second time")) // the end, either way
-		return errEnd
+	if err != nil {
+		return false, x.fetchFailed(l, err)
+	}
+	if !ok {
+		const why = "the mail server does not give the message a second time"
+		n := x.s.opt.Gate.Refuse(x.facts, notice.OriginProtocol, "", fmt.Sprintf("%s: %.100q", why, line))
+		x.failed.add(l.number, n.Reference)
+		if !l.drip.committed() {
+			return false, x.reply(line)
+		}
+		_ = x.reply(l.drip.explanation(temporary + " " + why + "; reference " + n.Reference)) // the end, either way
+		return false, errEnd
 	}
 	// A TOP may have been asked for; what the server says to it is passed on as it is.
 	if l.drip.sent < len(l.drip.status) {
 		if _, err := x.client.w.Write(l.drip.status[l.drip.sent:]); err != nil {
-			return err
+			return false, err
 		}
 	}
 	text := &lines{p: x.up, pace: pace{rate: int64(x.set.MinRate)}, wire: &skipping{w: x.client.w, expect: l.drip.beginning()[:l.drip.ofMessage()]}}
 	if _, err := io.Copy(io.Discard, onlyReader{text}); err != nil {
-		return x.cut(l, "passing on what is too large to be examined: "+err.Error())
+		return false, x.cut(l, "passing on what is too large to be examined: "+err.Error())
 	}
-	return x.client.w.Flush()
+	return true, x.client.w.Flush()
 }
 
 // errOther says that a message is not the one that was begun.

@@ -79,11 +79,12 @@ func (x *session) receive(ctx context.Context, e *errand) error {
 	if text.u.at > 0 && o.Body != nil && o.Known.Outcome == scan.Unscanned && o.Body.Size() != text.u.at {
 		return errors.New("the message was not taken in whole")
 	}
-	e.received()
 	f := x.facts
 	f.Method, f.Type = e.c.verb, "message/rfc822"
 	f.URL += "/" + strconv.Itoa(l.number)
-	l.decision, l.notice = x.s.opt.Gate.Judge(ctx, f, o)
+	e.judge = func(ctx context.Context) { l.decision, l.notice = x.s.opt.Gate.Judge(ctx, f, o) }
+	e.received()
+	e.judge(ctx)
 	return nil
 }
 
@@ -155,6 +156,9 @@ func (x *session) fetchFailed(l *letter, err error) error {
 	if errors.As(err, &c) {
 		return err
 	}
+	if p := (*panicked)(nil); errors.As(err, &p) {
+		return x.failedInside(l, p)
+	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("the server ended the connection in the middle of a message: %w", err)
 	}
@@ -163,5 +167,18 @@ func (x *session) fetchFailed(l *letter, err error) error {
 	}
 	n := x.s.opt.Gate.Refuse(x.facts, notice.OriginProtocol, "", "the mail server: "+err.Error())
 	_ = x.reply(l.drip.explanation(temporary + " the mail server cannot be talked to any more; reference " + n.Reference)) // the end, either way
+	return errEnd
+}
+
+// failedInside ends a session of which a message made the gateway panic.
+func (x *session) failedInside(l *letter, p *panicked) error {
+	n := x.s.opt.Gate.Refuse(x.facts, notice.Internal, "", p.Error())
+	x.log.Error("a message made the gateway panic", "reference", n.Reference, "client", x.clientAddr, "message", l.number, "panic", p.value, "stack", string(p.stack))
+	why := temporary + " the gateway has failed; reference " + n.Reference
+	if !l.drip.committed() {
+		_ = x.say("-ERR " + why) // the end, either way
+	} else {
+		_ = x.reply(l.drip.explanation(why)) // the end, either way
+	}
 	return errEnd
 }

@@ -2,7 +2,9 @@ package pop3
 
 import (
 	"bytes"
+	"runtime/debug"
 	"sync"
+	"time"
 )
 
 // drip gives the client something while it waits: the server's reply to RETR, and then those fields of the message's header
@@ -70,4 +72,45 @@ func (d *drip) explanation(why string) []byte {
 		}
 	}
 	return append(out, "X-Lazaret-Error: "+why+"\r\n"...)
+}
+
+// whileAwake does what may take as long as the client likes, and has the server, which nobody talks to meanwhile, hear something at
+// intervals: it would end the session, and with it forget what is to be deleted.
+func (x *session) whileAwake(do func() error) error {
+	var (
+		mu    sync.Mutex
+		ended bool
+		timer *time.Timer
+	)
+	nudge := func() {
+		defer func() {
+			if p := recover(); p != nil {
+				x.log.Error("keeping a mail server awake made the gateway panic", "panic", p, "stack", string(debug.Stack()))
+			}
+		}()
+		mu.Lock()
+		defer mu.Unlock()
+		if ended {
+			return
+		}
+		if n := len(x.ahead); n > 0 && !x.ahead[n-1].isFree() {
+			timer.Reset(x.s.opt.awake)
+			return // a message is being fetched ahead, and it is not for us to talk
+		}
+		if err := x.up.nudge(); err != nil {
+			x.log.Debug("the server went away while a message was delivered", "host", x.facts.Host, "error", err)
+			return // the next command finds out
+		}
+		timer.Reset(x.s.opt.awake)
+	}
+	mu.Lock()
+	timer = time.AfterFunc(x.s.opt.awake, nudge)
+	mu.Unlock()
+	defer func() {
+		mu.Lock()
+		defer mu.Unlock()
+		ended = true
+		timer.Stop()
+	}()
+	return do()
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"lazaret/internal/idle"
 )
 
 // The buffers of a session: a client sends little.
@@ -105,6 +107,9 @@ const maxOwed = 60
 // errUnasked says that nothing which the server says can be matched to a command any more.
 var errUnasked = errors.New("the server sent something that it was not asked for")
 
+// errEnded says that the server has ended the connection between two commands.
+var errEnded = errors.New("the server has ended the connection")
+
 // nudge sends the server a NOOP, and does not wait for the reply: order reads it.
 func (p *peer) nudge() error {
 	if p.owed == maxOwed {
@@ -117,17 +122,43 @@ func (p *peer) nudge() error {
 	return p.send([]byte("NOOP\r\n"))
 }
 
-// order sends the server a command, after the replies that it still owes were read.
+// order sends the server a command, after the replies that it still owes were read. What the server says before it was asked would be
+// taken for the reply: errUnasked.
 func (p *peer) order(line []byte) error {
-	for ; p.owed > 0; p.owed-- {
+	for begun := time.Now(); p.owed > 0; p.owed-- {
+		if time.Since(begun) > p.timeout {
+			return errors.New("its replies to NOOP take too long")
+		}
 		if _, _, err := p.reply(); err != nil {
 			return fmt.Errorf("its reply to NOOP: %w", err)
 		}
 	}
-	if p.buffered() {
-		return errUnasked
+	if !p.silent() {
+		if p.buffered() {
+			return errUnasked
+		}
+		return errEnded
 	}
 	return p.send(line)
+}
+
+// silent says whether the peer has said nothing that was not read, and has not ended the connection.
+func (p *peer) silent() bool {
+	return !p.buffered() && idle.Silent(intoBuffer{p.conn, p.r}, idle.TCPBelow(p.conn))
+}
+
+// intoBuffer is a connection what comes over which is left in the buffer.
+type intoBuffer struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// Read says whether there is something, and returns nothing of it.
+func (b intoBuffer) Read([]byte) (int, error) {
+	if _, err := b.r.Peek(1); err != nil {
+		return 0, err
+	}
+	return 1, nil
 }
 
 // buffered says whether the peer has sent more than was read.

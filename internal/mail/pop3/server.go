@@ -239,7 +239,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.cancel()
 	s.mu.Lock()
 	for x := range s.sessions {
-		_ = x.client.conn.Close() // time is up
+		x.cutOff()
 	}
 	s.mu.Unlock()
 	select {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -42,7 +43,7 @@ type session struct {
 	tls        bool           // the client uses TLS
 	server     server
 	byLogin    bool  // the server was part of a login, "user#server"
-	up         *peer // nil: not chosen yet
+	up         *peer // nil: not chosen yet; set by join
 	upTLS      bool
 	facts      policy.Facts
 	errors     int
@@ -82,6 +83,22 @@ func (x *session) swap(p *peer) {
 	x.s.mu.Lock() // a shutdown closes it
 	defer x.s.mu.Unlock()
 	x.client = p
+}
+
+// join gives the session its server's side.
+func (x *session) join(p *peer) {
+	x.s.mu.Lock() // a shutdown closes it
+	defer x.s.mu.Unlock()
+	x.up = p
+}
+
+// cutOff ends both sides. The server's lock is held.
+func (x *session) cutOff() {
+	for _, p := range []*peer{x.client, x.up} {
+		if p != nil {
+			_ = p.conn.Close() // time is up
+		}
+	}
 }
 
 // command reads the client's next line.
@@ -213,12 +230,18 @@ func (x *session) relayed(c command) error {
 	return nil
 }
 
-// ask sends the server a line, and reads its status line.
+// ask sends the server a line, and reads its status line. Servers that lose patience say so unasked, and then end the connection: an
+// -ERR that was there before is the reply to a command that was not sent.
 func (x *session) ask(line []byte) (status []byte, ok bool, err error) {
-	if err := x.up.order(line); err != nil {
+	err = x.up.order(line)
+	if err != nil && !errors.Is(err, errUnasked) {
 		return nil, false, err
 	}
-	return x.up.reply()
+	status, ok, rerr := x.up.reply()
+	if err != nil && (rerr != nil || ok) {
+		return nil, false, fmt.Errorf("%w: %.100q", err, status)
+	}
+	return status, ok, rerr
 }
 
 // upstreamGone tells the client that the server cannot be talked to any more, and ends the session.
