@@ -22,6 +22,7 @@ type Watcher struct {
 	done chan struct{} // closed when its goroutine has ended
 
 	mu      sync.Mutex
+	closed  bool
 	watches map[uint64]*Watch // by what the kernel knows them as: descriptors are used again, these numbers are not
 	last    uint64
 }
@@ -45,15 +46,25 @@ func New() (*Watcher, error) {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	w := &Watcher{poll: os.NewFile(uintptr(fd), "epoll"), fd: fd, done: make(chan struct{}), watches: map[uint64]*Watch{}}
-	if w.raw, err = w.poll.SyscallConn(); err != nil {
-		return nil, errors.Join(err, w.poll.Close())
+	// Without a place in the runtime's own epoll, which may be full, there are no deadlines.
+	if err = w.poll.SetReadDeadline(time.Time{}); err == nil {
+		w.raw, err = w.poll.SyscallConn()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("watching idle connections: %w", err), w.poll.Close())
 	}
 	go w.run()
 	return w, nil
 }
 
-// Close ends the watcher, which calls nobody any more.
+// Close ends the watcher, and all watches: it calls nobody any more, and Add returns net.ErrClosed.
 func (w *Watcher) Close() error {
+	w.mu.Lock()
+	w.closed = true
+	for _, x := range w.watches {
+		w.remove(x)
+	}
+	w.mu.Unlock()
 	err := w.poll.Close()
 	<-w.done
 	return err
@@ -69,6 +80,9 @@ func (w *Watcher) Add(t *net.TCPConn, idle time.Duration, woken func(error)) (*W
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed {
+		return nil, net.ErrClosed
+	}
 	w.last++
 	x := &Watch{of: w, id: w.last, conn: conn, woken: woken}
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(uint32(x.id)), Pad: int32(uint32(x.id >> 32))}

@@ -201,3 +201,47 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("%d told, %d stopped, of %d", told.Load(), stopped.Load(), n)
 	}
 }
+
+func TestAWatcherThatIsClosedTellsNobody(t *testing.T) {
+	w, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, _ := pair(t)
+	_, said := add(t, w, near, 20*time.Millisecond)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	hearsNothing(t, said)
+}
+
+// The number of epoll's descriptor may be another's after Close.
+func TestAWatcherThatIsClosedTouchesNoOtherDescriptor(t *testing.T) {
+	w, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v := watcher(t)
+	if v.fd != w.fd {
+		t.Skip("the number was not used again")
+	}
+	mine, far := pair(t)
+	his, _ := pair(t)
+	y, said := add(t, v, his, 0)
+	x, err := w.Add(mine, 0, func(error) {})
+	if err != nil {
+		y.Stop()
+		return
+	}
+	_, _ = io.WriteString(far, "x")
+	select {
+	case <-said:
+		t.Error("another watcher's connection, on which nothing came, was woken")
+	case <-time.After(patience):
+	}
+	x.Stop()
+	y.Stop()
+}
