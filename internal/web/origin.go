@@ -110,6 +110,10 @@ func (o *origin) parkLocked() {
 		gone = o.forget
 	}
 	o.via.park(gone)
+	if o.gone == nil && o.via.Err() != nil {
+		o.hangUpLocked() // it has ended already, and nobody will be told
+		o.server.origins.leave(o)
+	}
 }
 
 // forget closes a connection that the origin has ended in its sleep.
@@ -187,6 +191,7 @@ func (o *origin) roundTrip(out *http.Request, inform informed) (*http.Response, 
 		case once(out), got.wrote && !idempotent(out.Method) && !refusedUnseen(err):
 			return nil, errors.Join(errAbort, err)
 		}
+		out = out.WithContext(out.Context()) // the first attempt may have its own still
 		if out.GetBody != nil {
 			if out.Body, err = out.GetBody(); err != nil {
 				return nil, err

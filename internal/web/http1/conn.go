@@ -105,6 +105,8 @@ func (c *Conn) end(err error) error {
 		if c.asleep != nil && c.asleep.watch.Stop() {
 			c.asleep = nil
 		}
+		// An origin that asks TLS for replies and takes none holds up what TLS needs to close, without a limit of its own.
+		_ = c.nc.SetWriteDeadline(time.Now().Add(farewell))
 		go c.nc.Close() //nolint:errcheck // closing TLS may wait for the other side; there is nobody to tell
 	}
 	return c.err
@@ -398,3 +400,6 @@ const (
 	grace     = 250 * time.Millisecond
 	lastWords = 50 * time.Millisecond
 )
+
+// farewell is how long a connection that is being closed may take to send what is left.
+const farewell = time.Second

@@ -25,11 +25,12 @@ type sender struct {
 // send begins to send req.
 func send(c *Conn, req *http.Request) *sender {
 	s := &sender{c: c, done: make(chan struct{})}
-	out := req.WithContext(req.Context())
+	// What req has for content is taken now: whoever asks may give it another one, for the next attempt, before the sender runs.
+	out, from := req.WithContext(req.Context()), &source{body: req.Body}
+	out.Body = from
 	go func() {
 		defer close(s.done)
-		from, to := &source{body: req.Body}, &sink{nc: c.nc}
-		out.Body = from
+		to := &sink{nc: c.nc}
 		err := write(out, to)
 		if broken := from.broken.Load(); broken != nil {
 			s.failed(*broken, false) // net/http hides it
