@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"lazaret/internal/intercept"
 )
@@ -86,8 +87,8 @@ func (s *Server) connState(nc net.Conn, state http.ConnState) {
 			w.look.rests()
 			w.await(state == http.StateNew)
 		}
-		if state == http.StateIdle && c.pinned != nil && c.pinned.dead() {
-			s.originGone(c) // it went while the answer was being sent
+		if c.pinned != nil && c.pinned.dead() {
+			s.originGone(c) // it went while the answer was being sent, or before there was anything to be served
 		}
 	case http.StateClosed:
 		s.inside.Delete(nc)
@@ -187,8 +188,18 @@ func (c *client) close() {
 
 // end ends the connection, and those to origins.
 func (c *client) end() {
-	_ = c.conn.Close() // there is nobody to tell
+	_ = c.hangUp() // there is nobody to tell
 	c.close()
+}
+
+// goodbye is how long a connection that is being closed may take to send what is left.
+const goodbye = 5 * time.Second
+
+// hangUp closes the connection. A client that asks TLS for replies and takes none holds up what TLS needs for that, without a limit of
+// its own.
+func (c *client) hangUp() error {
+	_ = c.conn.SetWriteDeadline(time.Now().Add(goodbye)) // closed already, else
+	return c.conn.Close()
 }
 
 // originGone mirrors the end of an idle origin connection: the client's ends too. While a request is under way nothing is ended, and

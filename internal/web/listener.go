@@ -241,7 +241,7 @@ func (c *watchedConn) Close() error {
 	if c.parked.Load() {
 		return nil
 	}
-	return c.Conn.Close()
+	return c.owner.hangUp()
 }
 
 // Write implements net.Conn.

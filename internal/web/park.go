@@ -45,7 +45,7 @@ func (s *Server) newVisit(c *client) *watchedConn {
 // park waits for the next request of a connection that net/http has given up.
 func (s *Server) park(c *client) {
 	c.parkOrigins()
-	if !s.lieDown(c) {
+	if c.pinned != nil && c.pinned.dead() || !s.lieDown(c) {
 		s.idle.remove(c)
 		c.end()
 	}
@@ -86,13 +86,23 @@ func (s *Server) unpark(c *client, err error) {
 
 // hangUp ends the connection of a client that waits for a request. Where it is parked, nobody else finds that out.
 func (s *Server) hangUp(c *client) {
-	_ = c.conn.Close() // there is nobody to tell
+	if s.wake(c) {
+		return
+	}
+	_ = c.hangUp() // there is nobody to tell
+	s.wake(c)      // it may have been parked meanwhile
+}
+
+// wake ends the connection of a client that is parked, and says whether it was.
+func (s *Server) wake(c *client) bool {
 	s.mu.Lock()
 	x := s.parked[c]
 	s.mu.Unlock()
-	if x != nil && x.Stop() {
-		s.unpark(c, net.ErrClosed)
+	if x == nil || !x.Stop() {
+		return false
 	}
+	s.unpark(c, net.ErrClosed)
+	return true
 }
 
 // closeParked ends the connections that are parked.
