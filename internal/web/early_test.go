@@ -235,7 +235,7 @@ func TestClientThatDoesNotTakeWhatItsMistakeIsAnsweredWith(t *testing.T) {
 	r := newRig(t, func(p *plan) { p.web.StallTimeout = short })
 	near, far := net.Pipe() // it takes nothing that is not read
 	defer near.Close()
-	c := &client{scheme: "http"}
+	c := &client{scheme: "http", conn: far}
 	c.reading.Store(true)
 	w := &watchedConn{Conn: far, server: r.server, owner: c}
 	defer w.Close()
