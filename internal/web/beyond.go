@@ -10,6 +10,7 @@ import (
 	"lazaret/internal/gate"
 	"lazaret/internal/policy"
 	"lazaret/internal/scan"
+	"lazaret/internal/web/http1"
 )
 
 // beyond is what follows of a body that is larger than what is taken, where policy lets such bodies pass.
@@ -98,7 +99,7 @@ func (x *exchange) sendBeyond(ctx context.Context, c *call, o *scan.Object, more
 	defer dog.stop() //nolint:errcheck // whatever ended it, the request failed by it
 	more.watched.dog = dog
 	c.stream = true
-	passes(x.r.Body)
+	http1.Passes(x.r.Body)
 	x.r.Body = readCloser{io.MultiReader(watchedReader{o.Body.NewReader(), dog}, more.rest), x.r.Body}
 	x.roundTrip(ctx, c)
 }

@@ -31,13 +31,10 @@ type client struct {
 	pinned  *origin
 	below   *cork // what HTTP/1.1's writes go out by; nil elsewhere
 
-	visit *watchedConn // what net/http serves it on now; nil for HTTP/2
-
-	// reading says that net/http is reading a request: what it writes then is an error of its own.
-	reading atomic.Bool
-	waiting atomic.Bool  // for the first byte of a request
-	lengths atomic.Bool  // some head that came had a Content-Length
-	taken   atomic.Bool  // net/http has handed the connection over
+	born    time.Time
+	begun   atomic.Bool  // some request has
+	resting atomic.Bool  // a request of HTTP/1.1 is waited for
+	reading atomic.Bool  // the same, or its head is being read; or HTTP/2 is idle
 	active  atomic.Int32 // exchanges under way
 
 	mu      sync.Mutex
@@ -53,67 +50,28 @@ func clientOf(ctx context.Context) *client {
 	return c
 }
 
-// ownerOf returns the client that net/http's connection belongs to.
-func (s *Server) ownerOf(nc net.Conn) *client {
-	if w, ok := nc.(*watchedConn); ok {
-		return w.owner
-	}
-	c, _ := s.inside.Load(nc)
-	owner, _ := c.(*client)
-	return owner
-}
-
 // connContext implements http.Server.ConnContext.
 func (s *Server) connContext(ctx context.Context, nc net.Conn) context.Context {
-	owner := s.ownerOf(nc)
-	if w, ok := nc.(*watchedConn); ok {
-		ctx, w.look.gone = context.WithCancel(ctx)
-		owner.visit = w
-	}
-	return context.WithValue(ctx, clientKey{}, owner)
+	c, _ := s.inside.Load(nc)
+	return context.WithValue(ctx, clientKey{}, c)
 }
 
-// connState implements http.Server.ConnState.
+// connState implements http.Server.ConnState, for HTTP/2.
 func (s *Server) connState(nc net.Conn, state http.ConnState) {
-	c := s.ownerOf(nc)
-	if c == nil {
+	v, _ := s.inside.Load(nc)
+	c, ok := v.(*client)
+	if !ok {
 		return
 	}
 	switch state {
 	case http.StateNew, http.StateIdle:
-		c.reading.Store(true)
-		s.idle.add(c)
-		if w, ok := nc.(*watchedConn); ok {
-			w.look.rests()
-			w.await(state == http.StateNew)
-		}
-		if c.pinned != nil && c.pinned.dead() {
-			s.originGone(c) // it went while the answer was being sent, or before there was anything to be served
-		}
+		s.rests(c)
 	case http.StateClosed:
 		s.inside.Delete(nc)
-		if w, ok := nc.(*watchedConn); ok {
-			if w.look.gone != nil {
-				w.look.gone()
-			}
-			c.visit = nil // a parked connection need not keep it
-			if w.parked.Load() {
-				s.park(c)
-				return
-			}
-		}
 		s.idle.remove(c)
 		c.close()
-	case http.StateHijacked:
-		c.taken.Store(true)
-		c.reading.Store(false)
-		s.inside.Delete(nc)
-		s.idle.remove(c)
-	case http.StateActive:
-		if w, ok := nc.(*watchedConn); ok {
-			w.look.begins()
-		}
-		s.idle.remove(c)
+	case http.StateActive, http.StateHijacked:
+		s.begins(c)
 	}
 }
 
@@ -203,7 +161,7 @@ func (c *client) hangUp() error {
 }
 
 // originGone mirrors the end of an idle origin connection: the client's ends too. While a request is under way nothing is ended, and
-// it is under way until net/http has sent the end of the answer, which comes after the exchange's own: connState then calls again.
+// it is under way until the end of the answer has been sent, which comes after the exchange's own: rests then calls again.
 func (s *Server) originGone(c *client) {
 	if c.active.Load() == 0 && c.reading.Load() {
 		go s.hangUp(c) // closing TLS may wait for the other side

@@ -1,13 +1,11 @@
 package web
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"runtime/debug"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"lazaret/internal/notice"
 	"lazaret/internal/policy"
 	"lazaret/internal/relay"
+	"lazaret/internal/web/http1"
 )
 
 // established is the answer to a CONNECT that is granted (RFC 9110, 9.3.6).
@@ -76,7 +75,7 @@ func (x *exchange) tunnel(t intercept.Target, d intercept.Decision) {
 	x.s.carry(intercept.Named(nc, t, d), out, x.facts, "tunnel", "tunnel: "+d.Reason)
 }
 
-// establish takes the connection over from net/http and tells the client that it may go on; nil where it is gone.
+// establish takes the connection over and tells the client that it may go on; nil where it is gone.
 func (x *exchange) establish() net.Conn {
 	nc, buffered := x.hijack()
 	if nc == nil {
@@ -99,33 +98,22 @@ func writeString(w io.Writer, s string) error {
 	return err
 }
 
-// hijack takes the connection over from net/http, with what the client has already sent; nil where that cannot be.
+// hijack takes the connection over from package http1, with what the client has already sent; nil where that cannot be.
 func (x *exchange) hijack() (net.Conn, []byte) {
 	x.head = true
-	visit := x.c.visit
-	x.s.lookouts.leave(visit)
-	nc, rw, err := http.NewResponseController(x.w).Hijack()
-	if err != nil {
-		x.s.opt.Log.Debug("taking a connection over", "client", x.c.addr, "error", err)
-		return nil, nil
+	err := errors.New("a request of HTTP/2 has no connection of its own")
+	if t, ok := x.w.(http1.Taker); ok {
+		var nc net.Conn
+		var ahead []byte
+		if nc, ahead, err = t.Take(); err == nil {
+			return nc, ahead
+		}
 	}
-	if w, ok := nc.(*watchedConn); ok {
-		nc = w.Conn
-	}
-	return nc, append(takeBuffered(rw.Reader), visit.look.ahead...)
+	x.s.opt.Log.Debug("taking a connection over", "client", x.c.addr, "error", err)
+	return nil, nil
 }
 
-// takeBuffered returns a copy of what was read ahead, so that the reader's buffer is not kept for it.
-func takeBuffered(r *bufio.Reader) []byte {
-	n := r.Buffered()
-	if n == 0 {
-		return nil
-	}
-	b, _ := r.Peek(n) // cannot fail: n bytes are there
-	return append([]byte(nil), b...)
-}
-
-// carried is a connection that net/http does not know any more: in the making, tunnelled or upgraded.
+// carried is a connection that no requests come over any more: in the making, tunnelled or upgraded.
 type carried struct {
 	conn   net.Conn
 	cancel context.CancelFunc

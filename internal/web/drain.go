@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"net"
-	"net/http"
 	"time"
 
 	"lazaret/internal/idle"
@@ -24,26 +23,13 @@ const (
 // retiring is how long clients have to come back for the answer that ends their connection.
 const retiring = 5 * time.Second
 
-// drainRelays ends carried connections as they become idle, and returns when none is left and none will come, which closing
-// last says, or ctx has ended.
-func (s *Server) drainRelays(ctx context.Context, last <-chan struct{}) error {
+// drain ends connections as they become idle, and returns when none of HTTP/1.1 is left and none will come, or ctx has ended.
+func (s *Server) drain(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	still, making := quiet, quietMaking
-	if s.retired.Load() {
-		still, making = quietRetired, quietRetired
-	}
 	for {
-		none := closed(last) // asked first: what comes after is seen below
-		s.mu.Lock()
-		left := len(s.relays)
-		for h := range s.relays {
-			if idle := idleFor(h.conn); idle >= making || idle >= still && !h.making {
-				h.cancel()
-			}
-		}
-		s.mu.Unlock()
-		if left == 0 && none {
+		// A connection that becomes another's affair is noted there before it is forgotten here.
+		if s.endVisits()+s.endRelays() == 0 && s.endVisits() == 0 {
 			return nil
 		}
 		select {
@@ -52,6 +38,22 @@ func (s *Server) drainRelays(ctx context.Context, last <-chan struct{}) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// endRelays ends the carried connections that are idle, and returns how many there still are.
+func (s *Server) endRelays() int {
+	still, making := quiet, quietMaking
+	if s.retired.Load() {
+		still, making = quietRetired, quietRetired
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h := range s.relays {
+		if idle := idleFor(h.conn); idle >= making || idle >= still && !h.making {
+			h.cancel()
+		}
+	}
+	return len(s.relays)
 }
 
 func closed(c <-chan struct{}) bool {
@@ -112,14 +114,4 @@ func (s *Server) Retire(ctx context.Context) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// farewell has the answers of HTTP/1 end their connections once the server has retired. HTTP/2 has GOAWAY for that.
-func (s *Server) farewell(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.retired.Load() && r.ProtoMajor == 1 {
-			w.Header().Set("Connection", "close")
-		}
-		h.ServeHTTP(w, r)
-	})
 }

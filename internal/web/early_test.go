@@ -33,7 +33,7 @@ func (c *rawConn) ends(what string) string {
 // for the answer first gets it.
 func TestAnswerThatDoesNotWaitForContent(t *testing.T) {
 	r := newRig(t, func(p *plan) { p.web.AuthFile = htpasswd(t, "anna", "geheim") })
-	r.server.lingering = short.Std()
+	r.server.http1.Linger = short.Std()
 	hostport := r.tlsOrigin(virusOrigin).Listener.Addr().String()
 	const auth = "Proxy-Authorization: Basic YW5uYTpnZWhlaW0=\r\n"
 	lengths := []string{"Content-Length: 10\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 1000000\r\n", "Content-Length: 10\r\nExpect: 100-continue\r\n"}
@@ -92,7 +92,7 @@ func TestConnectionGoesOnAfterSmallRefusedUpload(t *testing.T) {
 // What comes after an answer that came first is content, whatever it looks like.
 func TestLateContentIsNoRequest(t *testing.T) {
 	r := newRig(t)
-	r.server.lingering = short.Std()
+	r.server.http1.Linger = short.Std()
 	asked := make(chan string, 10)
 	o := r.origin(func(_ http.ResponseWriter, req *http.Request) { asked <- req.URL.Path })
 	smuggled := "GET " + o.URL + "/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -228,18 +228,5 @@ func TestSmallAnswerWithoutAWindowForIt(t *testing.T) {
 		case *http2.RSTStreamFrame:
 			return
 		}
-	}
-}
-
-func TestClientThatDoesNotTakeWhatItsMistakeIsAnsweredWith(t *testing.T) {
-	r := newRig(t, func(p *plan) { p.web.StallTimeout = short })
-	near, far := net.Pipe() // it takes nothing that is not read
-	defer near.Close()
-	c := &client{scheme: "http", conn: far}
-	c.reading.Store(true)
-	w := &watchedConn{Conn: far, server: r.server, owner: c}
-	defer w.Close()
-	if _, err := io.WriteString(w, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request"); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the page was written: %v", err)
 	}
 }

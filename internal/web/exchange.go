@@ -49,11 +49,6 @@ func (s *Server) newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 // into one failed request.
 func (x *exchange) begin() (end func()) {
 	x.c.reading.Store(false)
-	if x.r.ProtoMajor == 1 && len(x.r.TransferEncoding) > 0 && x.c.lengths.Load() {
-		// net/http has read it as RFC 9112 (6.3) says, and hides that there were two lengths.
-		x.w.Header().Set("Connection", "close")
-	}
-	x.c.waiting.Store(false)
 	x.c.active.Add(1)
 	return func() {
 		defer x.c.active.Add(-1)
@@ -144,9 +139,6 @@ func (x *exchange) abort() {
 // reset ends the TCP connection below c by RST: a client that takes the end of the connection for the end of the content (RFC
 // 9112, 6.3) sees an error.
 func reset(c net.Conn) {
-	if w, ok := c.(*watchedConn); ok {
-		c = w.Conn
-	}
 	if t := idle.TCPBelow(c); t != nil {
 		_ = t.SetLinger(0) // it fails where the connection has ended already
 		_ = t.Close()      // as above

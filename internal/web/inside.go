@@ -7,18 +7,19 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"lazaret/internal/egress"
 	"lazaret/internal/intercept"
 	"lazaret/internal/notice"
 )
 
-// serveSession has the inner server serve an opened connection. It returns at once: what is left of the goroutines and
+// serveSession serves an opened connection. It returns at once: what is left of the goroutines and
 // buffers that the connection began with is given back.
 func (s *Server) serveSession(ctx context.Context, sess *intercept.Session, nc *cork) {
 	c := &client{
 		addr: sess.Target.Client, local: addrPort(nc.LocalAddr()), session: sess, scheme: "https",
-		to: authority{host: sess.Target.Host, port: sess.Target.Port},
+		to: authority{host: sess.Target.Host, port: sess.Target.Port}, born: time.Now(),
 	}
 	switch {
 	case sess.Mode == intercept.Plain:
@@ -38,15 +39,24 @@ func (s *Server) serveSession(ctx context.Context, sess *intercept.Session, nc *
 		}
 	}
 	if sess.Mode == intercept.Inspect && sess.Proto == "h2" {
-		s.inside.Store(c.conn, c) // net/http serves HTTP/2 on a *tls.Conn itself only
-		s.visit(c, c.conn)
+		s.serveHTTP2(c)
 		return
 	}
 	if c.pinned == nil {
 		c.pinned = &origin{server: s, ended: true} // nothing leaves
 	}
 	c.below = nc
-	s.visit(c, s.newVisit(c))
+	s.serveVisit(c)
+}
+
+// serveHTTP2 hands an opened connection to net/http, or, where that server ends, to the one that comes after.
+func (s *Server) serveHTTP2(c *client) {
+	s.inside.Store(c.conn, c) // net/http serves HTTP/2 on a *tls.Conn itself only
+	if !s.lateOnly.Load() && s.feed.serve(c.conn) || s.lateFeed.serve(c.conn) {
+		return
+	}
+	s.inside.Delete(c.conn)
+	c.end() // nobody is left to serve it
 }
 
 // sessionOrigin returns the origin of an inspected session: first over the connection that was verified before the

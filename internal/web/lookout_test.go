@@ -14,16 +14,14 @@ import (
 )
 
 // lookedAt returns how many connections are read ahead of.
-func (r *rig) lookedAt() (n int) {
-	r.server.lookouts.mu.Lock()
-	defer r.server.lookouts.mu.Unlock()
-	for c := range r.server.lookouts.conns {
-		c.look.mu.Lock()
-		if c.look.done != nil {
-			n++
-		}
-		c.look.mu.Unlock()
-	}
+func (r *rig) lookedAt() int {
+	n, _ := r.server.http1.Ahead()
+	return n
+}
+
+// aheadOf returns how many bytes were read ahead of the requests under way.
+func aheadOf(r *rig) int {
+	_, n := r.server.http1.Ahead()
 	return n
 }
 
@@ -105,18 +103,6 @@ func TestWhatIsReadAheadIsNotLost(t *testing.T) {
 	}
 }
 
-// aheadOf returns how many bytes were read ahead of the requests under way.
-func aheadOf(r *rig) (n int) {
-	r.server.lookouts.mu.Lock()
-	defer r.server.lookouts.mu.Unlock()
-	for c := range r.server.lookouts.conns {
-		c.look.mu.Lock()
-		n += len(c.look.ahead)
-		c.look.mu.Unlock()
-	}
-	return n
-}
-
 func TestWhatIsReadAheadOfAnUpgradeIsNotLost(t *testing.T) {
 	r := newRig(t)
 	goOn := make(chan struct{})
@@ -144,7 +130,7 @@ func TestWhatIsReadAheadOfAnUpgradeIsNotLost(t *testing.T) {
 	}
 }
 
-// A buffer of net/http's that is full but for one byte is filled by a read of one byte, too.
+// Trailers that fill a buffer but for one byte make a read of one byte.
 func TestTrailersAsLargeAsABuffer(t *testing.T) {
 	r := newRig(t)
 	plain := r.origin(func(w http.ResponseWriter, req *http.Request) {

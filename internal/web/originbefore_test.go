@@ -3,7 +3,6 @@ package web
 import (
 	"errors"
 	"net"
-	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -12,8 +11,8 @@ import (
 	"lazaret/internal/web/http1"
 )
 
-// What TestAnOriginThatLeavesAtOnceTakesTheClientWithIt meets now and then: the origin's end is told before net/http has the connection.
-func TestAnOriginThatHasGoneBeforeStateNew(t *testing.T) {
+// What TestAnOriginThatLeavesAtOnceTakesTheClientWithIt meets now and then: the origin's end is told before the connection is served.
+func TestAnOriginThatHasGoneBeforeTheVisit(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
 	mine, other := net.Pipe()
@@ -24,7 +23,7 @@ func TestAnOriginThatHasGoneBeforeStateNew(t *testing.T) {
 	c.pinned = &origin{server: s, via: onHTTP1{gone}, gone: func() { s.originGone(c) }}
 	_ = gone.Close()
 	c.pinned.gone() // as the watch of origin.start does
-	s.connState(s.newVisit(c), http.StateNew)
+	s.rests(c)
 	c.parkOrigins()
 	_ = far.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 	_, err := far.Read(make([]byte, 1))

@@ -7,7 +7,7 @@ import (
 	"lazaret/internal/idle"
 )
 
-// An HTTP/1.1 connection that nobody uses is parked, an opened one as well as one to the proxy: net/http's goroutine and
+// An HTTP/1.1 connection that nobody uses is parked, an opened one as well as one to the proxy: the goroutine and the
 // buffers on the client's side are given up, and one goroutine for all such connections waits for what comes first, a
 // request of the client or the end of either side. Most of the connections that browsers keep open are in this state most of
 // the time.
@@ -16,33 +16,7 @@ import (
 // microseconds.
 const parkAfter = 500 * time.Millisecond
 
-// visit has the server that a connection belongs to serve it until it is idle.
-func (s *Server) visit(c *client, served net.Conn) {
-	var ok bool
-	if c.session == nil {
-		ok = s.outerFeed.serve(served)
-	} else {
-		ok = s.serveVisit(served)
-	}
-	if !ok {
-		s.idle.remove(c)
-		_ = served.Close() // nobody is left to serve it
-		s.inside.Delete(served)
-		c.close()
-	}
-}
-
-// serveVisit hands an opened connection to the inner server, or, where that ends, to the one that comes after.
-func (s *Server) serveVisit(served net.Conn) bool {
-	return !s.lateOnly.Load() && s.feed.serve(served) || s.lateFeed.serve(served)
-}
-
-// newVisit returns the connection for one visit of c to the server that it belongs to.
-func (s *Server) newVisit(c *client) *watchedConn {
-	return &watchedConn{Conn: c.conn, server: s, owner: c}
-}
-
-// park waits for the next request of a connection that net/http has given up.
+// park waits for the next request of a connection without serving it.
 func (s *Server) park(c *client) {
 	c.parkOrigins()
 	if c.pinned != nil && c.pinned.dead() || !s.lieDown(c) {
@@ -81,7 +55,7 @@ func (s *Server) unpark(c *client, err error) {
 		c.end() // idle for too long, or closed already
 		return
 	}
-	s.visit(c, s.newVisit(c))
+	s.serveVisit(c)
 }
 
 // hangUp ends the connection of a client that waits for a request. Where it is parked, nobody else finds that out.

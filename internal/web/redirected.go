@@ -1,11 +1,8 @@
 package web
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"lazaret/internal/intercept"
 	"lazaret/internal/notice"
@@ -22,45 +19,7 @@ type redirected interface {
 // ServeTransparent takes redirected connections from l until Shutdown, and then returns nil. What they speak, HTTP with or
 // without TLS, is told from what arrives. A connection that does not say where it wanted to go is closed.
 func (s *Server) ServeTransparent(l net.Listener) error {
-	if !s.enlist(l) {
-		return nil
-	}
-	defer s.wg.Done()
-	for {
-		nc, err := l.Accept()
-		var temporary interface{ Temporary() bool }
-		switch {
-		case err == nil:
-			go s.takeRedirected(nc)
-		case s.ending():
-			return nil
-		case errors.As(err, &temporary) && temporary.Temporary():
-			s.opt.Log.Warn("accepting a connection", "error", err)
-			time.Sleep(50 * time.Millisecond) // file descriptors run out, and come back
-		default:
-			return fmt.Errorf("transparent proxy on %v: %w", l.Addr(), err)
-		}
-	}
-}
-
-// enlist has Shutdown close l; it says false where the service has ended already.
-func (s *Server) enlist(l net.Listener) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining {
-		_ = l.Close() // nobody accepts from it
-		return false
-	}
-	s.listeners = append(s.listeners, l)
-	s.wg.Add(1)
-	return true
-}
-
-// ending says whether Shutdown was called.
-func (s *Server) ending() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining
+	return s.accept(l, "transparent proxy", func(nc net.Conn) { go s.takeRedirected(nc) })
 }
 
 // takeRedirected serves one redirected connection.

@@ -1,8 +1,8 @@
 // Package web is the HTTP proxy: it takes clients' requests, in the clear and inside TLS that internal/intercept opened,
 // sends them to their origins, and has every body, of requests and of responses, judged by the gate before it goes on.
 //
-// Two http.Servers do the serving: the outer one speaks HTTP/1.1 as a proxy, the inner one HTTP/1.1 and HTTP/2 inside the
-// connections that CONNECT asked for. Each connection of a client has its own connections to origins, which end with it.
+// Package http1 answers the requests of HTTP/1.1, those to the proxy and those inside the connections that CONNECT asked for, and net/http
+// those of HTTP/2. Each connection of a client has its own connections to origins, which end with it.
 package web
 
 import (
@@ -24,6 +24,7 @@ import (
 	"lazaret/internal/idle"
 	"lazaret/internal/intercept"
 	"lazaret/internal/notice"
+	"lazaret/internal/web/http1"
 )
 
 // Interceptor decides about connections and opens them; *intercept.Interceptor is one.
@@ -71,13 +72,12 @@ type Server struct {
 	opt       Options
 	settings  atomic.Pointer[settings]
 	pseudonym string // in Via: this process, and no other
-	outer     *http.Server
-	inner     *http.Server
-	outerFeed *feed        // connections on their way back to the outer server, which were parked
-	feed      *feed        // opened connections on their way to the inner server
-	late      *http.Server // serves those that were opened when the inner server had begun to end: one request each
+	http1     *http1.Server
+	http2     *http.Server
+	feed      *feed        // opened connections on their way to http2
+	late      *http.Server // serves those that were opened when http2 had begun to end: one request each
 	lateFeed  *feed
-	lateOnly  atomic.Bool // the inner server is given nothing more
+	lateOnly  atomic.Bool // http2 is given nothing more
 	retired   atomic.Bool // another process has taken over
 	transport *http.Transport
 	limits    *limiter
@@ -89,20 +89,19 @@ type Server struct {
 	origins   *openOrigins
 	idle      *idlers
 	watcher   *idle.Watcher
-	lookouts  *lookouts
 	pressure  *pressure
-	lingering time.Duration
 
 	ctx    context.Context // ends when nothing may go on any more
 	cancel context.CancelFunc
 
-	inside    sync.Map // net.Conn of the inner server → *client
+	inside    sync.Map // net.Conn of HTTP/2 → *client
 	mu        sync.Mutex
-	draining  bool                    // nothing new is taken
-	ended     bool                    // nothing goes on
-	listeners []net.Listener          // of redirected traffic
-	relays    map[*carried]struct{}   // connections that net/http has handed over
-	parked    map[*client]*idle.Watch // connections that net/http has given up while they are idle
+	draining  bool // nothing new is taken
+	ended     bool // nothing goes on
+	listeners []net.Listener
+	visits    map[*client]struct{}    // connections whose requests of HTTP/1.1 are answered
+	relays    map[*carried]struct{}   // connections that were taken from it
+	parked    map[*client]*idle.Watch // connections that are idle
 	leaving   int                     // connections that are being turned away
 	wg        sync.WaitGroup          // their goroutines, and those of Serve
 }
@@ -110,9 +109,9 @@ type Server struct {
 // New returns a proxy that serves nothing yet, and an error when cfg cannot be used.
 func New(cfg Config, opt Options) (*Server, error) {
 	s := &Server{
-		opt: opt, outerFeed: newFeed(), feed: newFeed(), lateFeed: newFeed(), relays: map[*carried]struct{}{}, parked: map[*client]*idle.Watch{}, limits: newLimiter(), turns: newTurns(), store: newStore(),
-		stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins), idle: newIdlers(), lookouts: newLookouts(),
-		parkAfter: parkAfter, lingering: lingering,
+		opt: opt, feed: newFeed(), lateFeed: newFeed(), visits: map[*client]struct{}{}, relays: map[*carried]struct{}{}, parked: map[*client]*idle.Watch{},
+		limits: newLimiter(), turns: newTurns(), store: newStore(), stopped: newStopped(), jobs: newJobs(), origins: newOpenOrigins(opt.MostOrigins),
+		idle: newIdlers(), parkAfter: parkAfter,
 	}
 	if err := s.Use(cfg); err != nil {
 		return nil, err
@@ -128,16 +127,10 @@ func New(cfg Config, opt Options) (*Server, error) {
 	s.pseudonym = "lazaret-" + hex.EncodeToString(id[:])
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.transport = newTransport(cfg)
-	s.outer = s.newHTTPServer(cfg, http.HandlerFunc(s.serveProxy))
-	s.outer.Protocols.SetHTTP1(true)
-	s.inner, s.late = s.newHTTPServer(cfg, http.HandlerFunc(s.serveInside)), s.newHTTPServer(cfg, http.HandlerFunc(s.serveInside))
-	for _, h := range []*http.Server{s.inner, s.late} {
-		h.Protocols.SetHTTP1(true)
-		h.Protocols.SetHTTP2(true)
-	}
+	s.http1 = s.newHTTP1(cfg)
+	s.http2, s.late = s.newHTTP2(cfg), s.newHTTP2(cfg)
 	s.late.SetKeepAlivesEnabled(false)
-	s.serveFeed(s.outer, s.outerFeed)
-	s.serveFeed(s.inner, s.feed)
+	s.serveFeed(s.http2, s.feed)
 	return s, nil
 }
 
@@ -149,11 +142,16 @@ func (s *Server) serveFeed(h *http.Server, f *feed) {
 	})
 }
 
-// newHTTPServer returns a server without ReadTimeout and WriteTimeout: an answer may be held for as long as it is fetched and
-// scanned. Slow clients are ended by watchdogs, and by bounded.
-func (s *Server) newHTTPServer(cfg Config, h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:                      s.bounded(s.farewell(h)),
+// newHTTP2 returns a server without ReadTimeout and WriteTimeout: an answer may be held for as long as it is fetched and
+// scanned. Slow clients are ended by watchdogs.
+func (s *Server) newHTTP2(cfg Config) *http.Server {
+	h := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.serveInside(w, r)
+			if r.Context().Err() == nil { // what is left is sent by net/http, which knows no time for it
+				_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.settings.Load().StallTimeout.Std())) // of this stream alone
+			}
+		}),
 		ReadHeaderTimeout:            cfg.HeaderTimeout.Std(),
 		IdleTimeout:                  cfg.IdleTimeout.Std(),
 		MaxHeaderBytes:               int(cfg.MaxHeader),
@@ -171,6 +169,8 @@ func (s *Server) newHTTPServer(cfg Config, h http.Handler) *http.Server {
 			WriteByteTimeout:              cfg.StallTimeout.Std(),
 		},
 	}
+	h.Protocols.SetHTTP2(true)
+	return h
 }
 
 // Use has the proxy work by other settings from now on, and returns an error, and changes nothing, when they cannot be
@@ -210,11 +210,49 @@ type settings struct {
 func (s *settings) bodyLimit() int64 { return int64(s.MaxBody) }
 
 // Serve takes connections of explicit-proxy clients from l until Shutdown, and then returns nil.
-func (s *Server) Serve(l net.Listener) error {
-	if err := s.outer.Serve(&proxyListener{Listener: l, server: s}); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("proxy on %v: %w", l.Addr(), err)
+func (s *Server) Serve(l net.Listener) error { return s.accept(l, "proxy", s.takeProxied) }
+
+// accept has take serve the connections that come to l, until Shutdown.
+func (s *Server) accept(l net.Listener, what string, take func(net.Conn)) error {
+	if !s.enlist(l) {
+		return nil
 	}
-	return nil
+	defer s.wg.Done()
+	for {
+		nc, err := l.Accept()
+		var temporary interface{ Temporary() bool }
+		switch {
+		case err == nil:
+			take(nc)
+		case s.ending():
+			return nil
+		case errors.As(err, &temporary) && temporary.Temporary():
+			s.opt.Log.Warn("accepting a connection", "error", err)
+			time.Sleep(50 * time.Millisecond) // file descriptors run out, and come back
+		default:
+			return fmt.Errorf("%s on %v: %w", what, l.Addr(), err)
+		}
+	}
+}
+
+// enlist has Shutdown close l; it says false where the service has ended already.
+func (s *Server) enlist(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		_ = l.Close() // nobody accepts from it
+		return false
+	}
+	s.listeners = append(s.listeners, l)
+	s.wg.Add(1)
+	return true
+}
+
+// ending says whether Shutdown was called.
+func (s *Server) ending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
 }
 
 // Shutdown stops taking connections, lets what is under way end, closes what is idle, and returns when everything has
@@ -227,23 +265,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	s.closeParked()
-	catchUp()
 
-	// A client that has just connected finds its connection served: what comes of the outer server goes on to the relays, and
-	// what comes of them to an inner server.
+	// A client that has just connected finds its connection served, also where it becomes one of HTTP/2.
 	s.serveFeed(s.late, s.lateFeed)
 	s.lateOnly.Store(true)
 	catchUp()
-	outer, inner := make(chan error, 1), make(chan error, 1)
-	go func() { inner <- s.inner.Shutdown(ctx) }()
-	carriedOn := make(chan struct{})
-	go func() {
-		outer <- s.outer.Shutdown(ctx)
-		close(carriedOn)
-	}()
-	err := s.drainRelays(ctx, carriedOn)
+	http2 := make(chan error, 1)
+	go func() { http2 <- s.http2.Shutdown(ctx) }()
+	err := s.drain(ctx)
 	catchUp()
-	err = errors.Join(err, <-outer, s.late.Shutdown(ctx), <-inner)
+	err = errors.Join(err, s.late.Shutdown(ctx), <-http2)
 	// Whatever is left has outstayed ctx.
 	s.mu.Lock()
 	s.ended = true
@@ -251,7 +282,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.cancel()
 	s.jobs.close()
 	s.store.close()
-	err = errors.Join(err, s.outer.Close(), s.inner.Close(), s.late.Close())
+	err = errors.Join(err, s.http2.Close(), s.late.Close())
+	s.closeVisits()
 	s.closeRelays()
 	s.wg.Wait()
 	s.transport.CloseIdleConnections()
@@ -262,8 +294,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// catchUp waits for net/http to note a connection that it was handed just now: its Shutdown does not see others, and they would
-// be closed with the server.
+// catchUp waits for connections to be noted that were handed over just now: by a listener, or to net/http, whose Shutdown does not see
+// others, so that they would be closed with it.
 func catchUp() { time.Sleep(50 * time.Millisecond) }
 
 // newTransport returns the maker of HTTP/2 connections to origins; package http1 has the others. It never makes requests by itself, and

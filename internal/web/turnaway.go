@@ -17,6 +17,7 @@ import (
 // The bounds of connections that are turned away: they have no place among those of clients, and a small one of their own.
 const (
 	maxLeaving  = 128         // at a time; others are answered and closed at once
+	leavingMost = 256 << 10   // bytes, that are read of each
 	leavingTime = time.Second // for a request, which nobody reads, to come, and once more for its end
 )
 
@@ -64,7 +65,7 @@ func sendOff(nc net.Conn, page []byte) {
 		return
 	}
 	if closeWrite(nc) == nil {
-		_, _ = io.CopyBuffer(io.Discard, onlyReader{io.LimitReader(nc, arrivingMost)}, b[:]) // until the deadline
+		_, _ = io.CopyBuffer(io.Discard, onlyReader{io.LimitReader(nc, leavingMost)}, b[:]) // until the deadline
 	}
 }
 
