@@ -133,7 +133,7 @@ func ends(t *testing.T, what string, f func()) {
 	go func() { defer close(done); f() }()
 	select {
 	case <-done:
-	case <-time.After(12 * time.Second): // closing TLS has five
+	case <-time.After(time.Minute): // closing TLS has five seconds
 		t.Errorf("%s never ends", what)
 	}
 }

@@ -49,7 +49,7 @@ func (c *serving) read() (*http.Request, error) {
 			return nil, err
 		}
 	}
-	c.recording, c.left = true, c.s.MaxHead+beyondHead
+	c.recording, c.left = true, c.s.MaxHead+beyondHead-int64(len(b))
 	req, err := http.ReadRequest(c.br)
 	c.recording = false
 	if err != nil && c.left <= 0 {
@@ -74,7 +74,7 @@ func unreadable(err error) error {
 		return &Malformed{Status: http.StatusRequestHeaderFieldsTooLarge, Err: err}
 	case errors.Is(err, io.EOF), errors.As(err, &timeout) && timeout.Timeout(), errors.As(err, &read) && read.Op == "read":
 		return err
-	case strings.HasPrefix(err.Error(), "unsupported transfer encoding"): // its type is net/http's own
+	case strings.Contains(err.Error(), "transfer encoding"): // unsupported, or too many: its type is net/http's own
 		return &Malformed{Status: http.StatusNotImplemented, Err: err}
 	}
 	return &Malformed{Status: http.StatusBadRequest, Err: err}
@@ -92,7 +92,7 @@ func (c *serving) check(req *http.Request) *Malformed {
 		return bad("missing required Host header")
 	case len(hosts) > 1: // net/http does not see all that differ in case alone
 		return bad("too many Host headers")
-	case len(hosts) == 1 && !httpguts.ValidHostHeader(hosts[0]), !httpguts.ValidHostHeader(req.Host):
+	case len(hosts) == 1 && !httpguts.ValidHostHeader(hosts[0]), req.URL.Host == "" && !httpguts.ValidHostHeader(req.Host): // a folded line is one value
 		return bad("malformed Host header")
 	}
 	for name, values := range req.Header {

@@ -156,9 +156,9 @@ func (w *response) frame(ended bool) {
 	switch {
 	case !w.bodyAllowed():
 	case w.length >= 0:
-	case ended && !head && !w.hasTrailers():
+	case ended && !w.hasTrailers() && !head:
 		w.length = int64(len(w.small))
-	case ended && head && w.written > 0:
+	case ended && !w.hasTrailers() && w.written > 0 && w.written <= smallContent: // as a GET would have it
 		w.length = w.written
 	case head:
 	case w.req.ProtoAtLeast(1, 1):
@@ -186,7 +186,7 @@ func (w *response) frame(ended bool) {
 // connection returns what the field Connection says (RFC 9110, 7.6.1): what the Handler wants it to, and whether the connection goes on.
 func (w *response) connection(keeps bool) (options []string) {
 	switch is11 := w.req.ProtoAtLeast(1, 1); {
-	case w.closes && is11:
+	case w.closes && (is11 || asksToClose(w.header)):
 		options = append(options, "close")
 	case !w.closes && !is11 && keeps:
 		options = append(options, "keep-alive")
@@ -201,8 +201,11 @@ func (w *response) connection(keeps bool) (options []string) {
 	return options
 }
 
-// hasTrailers says whether the Handler has announced trailers, or has set some.
+// hasTrailers says whether the Handler has announced trailers, or has set some, that can be sent.
 func (w *response) hasTrailers() bool {
+	if !w.req.ProtoAtLeast(1, 1) {
+		return false
+	}
 	if len(w.trailers) > 0 {
 		return true
 	}
@@ -225,7 +228,7 @@ func (w *response) Write(p []byte) (int, error) {
 	case !w.bodyAllowed():
 		return 0, http.ErrBodyNotAllowed
 	case w.length >= 0 && w.written+int64(len(p)) > w.length:
-		w.closes = true
+		w.closes = w.closes || w.req.Method != http.MethodHead
 		return 0, http.ErrContentLength
 	}
 	w.written += int64(len(p))

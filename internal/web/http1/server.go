@@ -157,14 +157,14 @@ func (c *serving) await(first bool) (end Ending, come bool) {
 	} else if c.br.Buffered() == 0 {
 		wait = c.v.Next()
 	}
-	// An empty line before a request is overlooked (RFC 9112, 2.2).
+	// Empty lines before a request are overlooked (RFC 9112, 2.2).
 	for empty := 0; ; empty++ {
 		if c.br.Buffered() == 0 && empty == 0 && c.v.Conn.SetReadDeadline(time.Now().Add(wait)) != nil {
 			return Ended, false
 		}
 		b, err := c.br.Peek(1)
 		switch {
-		case err == nil && (b[0] == '\r' || b[0] == '\n') && empty < len("\r\n"):
+		case err == nil && (b[0] == '\r' || b[0] == '\n') && empty < 2*len("\r\n"):
 			_, _ = c.br.Discard(1) // it is there
 		case err == nil:
 			return Ended, true
