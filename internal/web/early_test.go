@@ -158,7 +158,7 @@ func TestClientWithoutPermissionTakesNoPlace(t *testing.T) {
 	})
 }
 
-// Answers that are so small that net/http sends them when the exchange is over must be taken, too.
+// Answers that are so small that they are sent when the exchange is over must be taken, too.
 func TestPipelinedAnswersThatNobodyTakes(t *testing.T) {
 	r := newRig(t, func(p *plan) { p.web.StallTimeout = 4 * short })
 	link := "</" + strings.Repeat("x", 50_000) + ">; rel=preload"

@@ -134,7 +134,7 @@ var longAgo = time.Unix(1, 0)
 func pacedWriter(w http.ResponseWriter, p pacing) (out io.Writer, stop func() error) {
 	rc := http.NewResponseController(w)
 	dog := newWatchdog(p, func(error) {
-		// A connection that has no deadlines is ended by net/http itself.
+		// A connection that has no deadlines has ended.
 		_ = rc.SetWriteDeadline(longAgo)
 	})
 	return watchedWriter{w, dog}, dog.stop

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// The end of an origin that comes between the watch of origin.start and net/http's StateNew is mirrored as any other.
+// The end of an origin that comes between the watch of origin.start and the visit is mirrored as any other.
 func TestAnOriginThatLeavesAtOnceTakesTheClientWithIt(t *testing.T) {
 	r := parkingRig(t)
 	var kept atomic.Int32

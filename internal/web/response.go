@@ -170,7 +170,7 @@ func (c *call) prepareHead(resp *http.Response, h http.Header) {
 		dst[name] = values
 	}
 	if _, ok := h["Content-Type"]; !ok {
-		dst["Content-Type"] = nil // otherwise net/http guesses one
+		dst["Content-Type"] = nil // otherwise net/http guesses one, for HTTP/2
 	}
 }
 

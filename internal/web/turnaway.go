@@ -69,7 +69,7 @@ func sendOff(nc net.Conn, page []byte) {
 	}
 }
 
-// ownPage writes an answer that net/http has no part in, the last one of its connection.
+// ownPage writes an answer that is the last one of its connection.
 func ownPage(resp notice.Response) []byte {
 	h := resp.Header.Clone()
 	h.Set("Connection", "close")

@@ -114,7 +114,7 @@ func (c *call) switched(resp *http.Response) {
 	}
 }
 
-// upgraded is an origin's connection after a switch of protocols: what net/http had read ahead comes first.
+// upgraded is an origin's connection after a switch of protocols: what was read ahead comes first.
 type upgraded struct {
 	net.Conn
 	body io.ReadWriteCloser

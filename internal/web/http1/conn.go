@@ -1,6 +1,7 @@
-// Package http1 is the client's side of an HTTP/1.1 connection (RFC 9112), on the goroutine of whoever asks. What a message looks like
-// is net/http's affair, which writes the requests and reads the answers; its Transport has two goroutines besides for each
-// connection, between which every request changes hands six times. That cost more than all the rest of a small request.
+// Package http1 has both sides of HTTP/1.1 connections (RFC 9112): Server answers a client's requests, and Conn is for requests to an
+// origin, each on one goroutine. What a message looks like is net/http's affair, which reads requests and answers, and writes the
+// requests. Its own Transport has two goroutines for each connection, between which every request changes hands six times, and its Server
+// one more for each request; that cost more than all the rest of a small one.
 package http1
 
 import (
