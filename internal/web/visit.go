@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lazaret/internal/idle"
+	"lazaret/internal/policy"
 	"lazaret/internal/web/http1"
 )
 
@@ -55,6 +56,20 @@ func (s *Server) serveVisit(c *client) {
 }
 
 func (s *Server) visit(c *client) {
+	end := s.answerAll(c)
+	s.mu.Lock()
+	delete(s.visits, c) // before another visit can begin
+	s.mu.Unlock()
+	if end == http1.Idle && parkable(c) {
+		s.park(c)
+	} else if s.idle.remove(c); end != http1.Taken {
+		c.end()
+	}
+}
+
+// answerAll answers the requests of a visit. A panic costs this connection alone.
+func (s *Server) answerAll(c *client) http1.Ending {
+	defer s.guard(c.conn, policy.Facts{Protocol: c.scheme, Direction: policy.Download, Client: c.addr.Addr(), Host: c.to.host})
 	ctx := context.WithValue(context.WithValue(s.ctx, clientKey{}, c), http.LocalAddrContextKey, c.conn.LocalAddr())
 	v := &http1.Visit{
 		Conn: c.conn, Context: ctx, Next: func() time.Duration { return s.patience(c) },
@@ -65,15 +80,7 @@ func (s *Server) visit(c *client) {
 	if c.session == nil && !c.begun.Load() {
 		v.First = s.http1.HeadTime // whoever comes to the proxy wants something
 	}
-	end := s.http1.Serve(v)
-	s.mu.Lock()
-	delete(s.visits, c) // before another visit can begin
-	s.mu.Unlock()
-	if end == http1.Idle && parkable(c) {
-		s.park(c)
-	} else if s.idle.remove(c); end != http1.Taken {
-		c.end()
-	}
+	return s.http1.Serve(v)
 }
 
 // parkable says whether c can be parked: what is below it is a TCP connection, and nothing of it has been read ahead.
