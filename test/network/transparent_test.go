@@ -4,9 +4,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -207,10 +209,33 @@ func TestOpenOnFailure(t *testing.T) {
 }
 
 // TestOpenOnFailureIsUpgraded has another process take over from one whose rules go with it: the kernel keeps others off them
-// until it ends, and then the new ones follow.
+// until it ends, and then the new ones follow. In between there are none, for some milliseconds.
 func TestOpenOnFailureIsUpgraded(t *testing.T) {
-	_, g, _ := asRouter(t, "interfaces = [\"lan0\"]\nautomatic = true\non_failure = \"open\"")
+	l, g, _ := asRouter(t, "interfaces = [\"lan0\"]\nautomatic = true\non_failure = \"open\"")
 	scanned(t, g)
+	// The process that is there does not end before this connection has. (lab.on would end the thread that the gateway goes by.)
+	kept := exec.Command("ip", "netns", "exec", l.namespace("c"), "curl", "-sN", "telnet://"+serverAddr+":80")
+	silence, err := kept.StdinPipe()
+	if err == nil {
+		err = kept.Start()
+	}
+	if err == nil {
+		_, err = io.WriteString(silence, "GET / HTTP/1.1\r\n") // the rest of which does not come
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := sync.OnceFunc(func() {
+		silence.Close()
+		_ = kept.Process.Kill()
+		_ = kept.Wait() // killed
+	})
+	t.Cleanup(left)
+	for deadline := time.Now().Add(20 * time.Second); strings.TrimSpace(l.must("g", "ss", "-Htn", "state", "established", "sport = :"+transparent)) == ""; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the gateway has no connection")
+		}
+	}
 	if err := g.cmd.Process.Signal(unix.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
@@ -222,6 +247,7 @@ func TestOpenOnFailureIsUpgraded(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Kill(next, unix.SIGKILL) }) // it may have ended
 	scanned(t, g)
+	left()
 	g.await(`"the gateway has ended"`)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if out, err := g.lazaret("redirect", "status", "--config", g.config); err == nil && strings.Contains(out, "in force until the gateway ends") {
