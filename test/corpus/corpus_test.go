@@ -111,7 +111,8 @@ func TestCorpusOfAnswers(t *testing.T) {
 						continue
 					}
 					out := c.fetch(t, fmt.Sprintf("/%d", i))
-					r.add(t, all[i].family, func(f *tally) { f.judge(t, &all[i], &c, out) })
+					how := out.readable() // it takes long: not under the report's lock
+					r.add(t, all[i].family, func(f *tally) { f.judge(t, &all[i], &c, out, how) })
 				}
 			}
 		})
@@ -184,8 +185,8 @@ func (f *tally) add(g *tally) {
 	f.changed += g.changed
 }
 
-// judge counts one fetch, and reports what must not be.
-func (f *tally) judge(t *testing.T, s *sample, c *client, out outcome) {
+// judge counts one fetch, and reports what must not be. how is what out.readable says.
+func (f *tally) judge(t *testing.T, s *sample, c *client, out outcome, how string) {
 	f.fetches++
 	refused := out.page || out.status == "" || out.broken
 	if refused {
@@ -198,7 +199,7 @@ func (f *tally) judge(t *testing.T, s *sample, c *client, out outcome) {
 		kind = "infected"
 	}
 	name := fmt.Sprintf("%s/%s (%s) by %s", s.family, s.name, kind, c.name)
-	if how := out.readable(); how != "" {
+	if how != "" {
 		f.evaded++
 		t.Errorf("%s: EVADED, read by: %s; status %s\n%.600q", name, how, out.status, append(out.raw, out.body...))
 	}

@@ -13,6 +13,7 @@ import (
 	"mime/quotedprintable"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,12 +25,17 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// known is what readable has found out, by content and by how many decodings were left.
+// known is what readable has found out, by content.
 var known = struct {
 	sync.Mutex
-	not map[[sha256.Size]byte]int    // read with so many decodings, and nothing found
-	how map[[sha256.Size]byte]string // how the virus was read
-}{not: map[[sha256.Size]byte]int{}, how: map[[sha256.Size]byte]string{}}
+	by map[[sha256.Size]byte]finding
+}{by: map[[sha256.Size]byte]finding{}}
+
+// finding is how the virus was read, with at most so many decodings; "": it was not.
+type finding struct {
+	how  string
+	left int
+}
 
 // deepest is how many decodings are tried on top of each other; shallow is how many of a whole answer, head and all, which is different
 // each time for its date. Of the gateway's own pages each is tried by itself.
@@ -41,9 +47,7 @@ const (
 // readable says by which sequence of decodings the test virus can be read out of b, "" where by none that is known here. It is
 // more lenient than any client: it starts anywhere, ignores checksums and errors, and takes what came before them.
 func readable(b []byte, depth int) string {
-	known.Lock()
-	defer known.Unlock()
-	return read(b, depth)
+	return read(b, depth, nil)
 }
 
 // readable says by which decodings a client could read the virus out of an answer.
@@ -59,8 +63,9 @@ func (o *outcome) readable() string {
 	return how
 }
 
-// read is readable with at most so many decodings. What was read once is not read again: the clients get the same.
-func read(b []byte, left int) string {
+// read is readable with at most so many decodings of what came of all those in way. What was read once is not read again: the clients get
+// the same.
+func read(b []byte, left int, way [][sha256.Size]byte) string {
 	if len(b) < len(scan.EICAR())/2 { // no decoding here makes more of it
 		return ""
 	}
@@ -71,24 +76,30 @@ func read(b []byte, left int) string {
 		return ""
 	}
 	sum := sha256.Sum256(b)
-	before, seen := known.not[sum]
-	how, found := known.how[sum]
-	if !seen || before < left {
-		known.not[sum] = left // whoever comes to it on the way is going in circles
+	known.Lock()
+	f, seen := known.by[sum]
+	known.Unlock()
+	if seen && (f.how != "" || f.left >= left) {
+		return f.how
 	}
-	if found || seen && before >= left {
-		return how
+	if slices.Contains(way, sum) {
+		return "" // in circles
 	}
+	f = finding{left: left}
+	way = append(slices.Clone(way), sum)
+decoding:
 	for _, d := range decoders {
 		for _, next := range d.decode(b) {
-			if how := read(next, left-1); how != "" {
-				how = d.name + ", " + how
-				known.how[sum] = how
-				return how
+			if how := read(next, left-1, way); how != "" {
+				f.how = d.name + ", " + how
+				break decoding
 			}
 		}
 	}
-	return ""
+	known.Lock()
+	defer known.Unlock()
+	known.by[sum] = f
+	return f.how
 }
 
 const most = 1 << 20 // of what is decoded is looked at
@@ -107,10 +118,7 @@ func init() { // a variable's initialiser could not refer to itself
 		{"gzip", at("\x1f\x8b", readGzip)},
 		{"zlib", everyZlib},
 		{"deflate", inflate},
-		{"br", from(func(r io.Reader) io.Reader {
-			_ = unbr.Reset(r) // documented never to fail
-			return unbr
-		})},
+		{"br", unbrotli},
 		{"zstd", at("\x28\xb5\x2f\xfd", readZstd)},
 		{"bzip2", at("BZh", bzip2.NewReader)},
 		{"base64", unbase64},
@@ -189,23 +197,36 @@ func everyZlib(b []byte) (all [][]byte) {
 	return all
 }
 
-// What decoders need much memory for is used again; known's lock is held.
+// What decoders need much memory for is used again.
 var (
-	unflate = flate.NewReader(nothing{})
-	unbr    = brotli.NewReader(nothing{})
+	unflate = sync.Pool{New: func() any { return flate.NewReader(nothing{}) }}
+	unbr    = sync.Pool{New: func() any { return brotli.NewReader(nothing{}) }}
 )
 
 // inflate reads bare deflate from the beginning, and from behind the headers that gzip and zlib have.
 func inflate(b []byte) (all [][]byte) {
+	z := unflate.Get().(io.Reader)
+	defer unflate.Put(z)
 	for _, i := range []int{0, 2, 10} {
 		if i < len(b) {
-			if err := unflate.(flate.Resetter).Reset(bytes.NewReader(b[i:]), nil); err != nil {
+			if err := z.(flate.Resetter).Reset(bytes.NewReader(b[i:]), nil); err != nil {
 				continue
 			}
-			all = append(all, some(unflate))
+			all = append(all, some(z))
 		}
 	}
 	return all
+}
+
+// unbrotli reads br from the beginning.
+func unbrotli(b []byte) [][]byte {
+	z := unbr.Get().(*brotli.Reader)
+	defer unbr.Put(z)
+	_ = z.Reset(bytes.NewReader(b)) // documented never to fail
+	if out := some(z); len(out) > 0 {
+		return [][]byte{out}
+	}
+	return nil
 }
 
 var blank = regexp.MustCompile(`\r?\n\r?\n|\r\r`)
@@ -226,7 +247,7 @@ func dechunk(b []byte) (all [][]byte) {
 		rest := b[start[0]:]
 		var out []byte
 		for {
-			m := chunkHead.FindSubmatchIndex(rest)
+			m := chunkHead.FindSubmatchIndex(rest[:min(len(rest), 4<<10)]) // it must be at the beginning
 			if m == nil || m[0] > 2 {
 				break
 			}

@@ -115,3 +115,16 @@ func (in *incoming) whole() bool {
 	defer in.mu.Unlock()
 	return errors.Is(in.end, io.EOF)
 }
+
+// retire ends the content: nothing more of it is read. It says false where something is being read at this moment.
+func (in *incoming) retire() bool {
+	in.closed.Store(true)
+	if !in.mu.TryLock() {
+		return false
+	}
+	defer in.mu.Unlock()
+	if in.end == nil {
+		in.end = http.ErrBodyReadAfterClose
+	}
+	return true
+}

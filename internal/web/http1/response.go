@@ -25,6 +25,7 @@ type response struct {
 	taken   bool
 
 	mu       sync.Mutex
+	over     error // why nothing can be answered any more; nil: it can
 	status   int   // 0: not decided yet
 	length   int64 // of the content; -1: not known
 	framed   bool  // the head is complete
@@ -37,8 +38,10 @@ type response struct {
 // smallContent is how much content without a length waits for its end, so that it gets one.
 const smallContent = 2 << 10
 
-// errTaken is what becomes of an answer over a connection that was taken.
-var errTaken = errors.New("the connection was taken over")
+var (
+	errTaken = errors.New("the connection was taken over")
+	errOver  = errors.New("the answer has come to its end")
+)
 
 func newResponse(c *serving, req *http.Request) *response {
 	w := &response{c: c, req: req, header: http.Header{}, length: -1}
@@ -69,7 +72,7 @@ func (w *response) WriteHeader(status int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.taken || w.status != 0:
+	case w.over != nil || w.status != 0:
 	case status < 100 || status > 999:
 		panic(fmt.Sprintf("status %d is none", status))
 	case status < http.StatusOK && status != http.StatusSwitchingProtocols:
@@ -85,7 +88,7 @@ func (w *response) WriteHeader(status int) {
 // settle decides whether the connection can go on after the answer, whose head is about to be sent.
 func (w *response) settle() {
 	w.mu.Lock()
-	decided := w.status != 0 || w.taken
+	decided := w.status != 0 || w.over != nil
 	w.mu.Unlock()
 	if decided || w.content == nil {
 		return
@@ -223,8 +226,8 @@ func (w *response) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.taken:
-		return 0, errTaken
+	case w.over != nil:
+		return 0, w.over
 	case !w.bodyAllowed():
 		return 0, http.ErrBodyNotAllowed
 	case w.length >= 0 && w.written+int64(len(p)) > w.length:
@@ -277,8 +280,8 @@ func (w *response) FlushError() error {
 	w.WriteHeader(http.StatusOK) // unless there is another one
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.taken {
-		return errTaken
+	if w.over != nil {
+		return w.over
 	}
 	return errors.Join(w.putSmall(false), w.c.bw.Flush())
 }
@@ -323,7 +326,7 @@ func (w *response) goAhead() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	nc := w.c.v.Conn
-	if w.status != 0 || w.taken || nc.SetWriteDeadline(time.Now().Add(w.c.s.Stall())) != nil {
+	if w.status != 0 || w.over != nil || nc.SetWriteDeadline(time.Now().Add(w.c.s.Stall())) != nil {
 		return
 	}
 	_, _ = w.c.bw.WriteString("HTTP/1.1 100 Continue\r\n\r\n") // its error comes with Flush
@@ -344,8 +347,8 @@ func (w *response) Take() (nc net.Conn, ahead []byte, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.taken:
-		return nil, nil, errTaken
+	case w.over != nil:
+		return nil, nil, w.over
 	case w.status != 0:
 		return nil, nil, errors.New("the connection cannot be taken: it is being answered")
 	case w.content != nil && !w.content.whole():
@@ -354,6 +357,17 @@ func (w *response) Take() (nc net.Conn, ahead []byte, err error) {
 	if err := w.c.v.Conn.SetDeadline(time.Time{}); err != nil {
 		return nil, nil, err
 	}
-	w.taken = true
+	w.taken, w.over = true, errTaken
 	return w.c.v.Conn, w.c.giveUp(), nil
+}
+
+// end has whoever still has the answer or the request's content find that they have come to their end. It says false where the content is
+// being read at this moment, and with it the connection's buffer.
+func (w *response) end() bool {
+	w.mu.Lock()
+	if w.over == nil {
+		w.over = errOver
+	}
+	w.mu.Unlock()
+	return w.content == nil || w.content.retire()
 }

@@ -82,6 +82,9 @@ type serving struct {
 	recording bool  // what is read belongs to a head
 
 	look lookout
+
+	// kept says that the buffers are somebody's else, for as long as it takes him to find that the connection has ended.
+	kept bool
 }
 
 // buffers are what a connection has while it is served.
@@ -137,7 +140,7 @@ func (c *serving) giveUp() (ahead []byte) {
 }
 
 func (c *serving) drop() {
-	if c.buffers == nil {
+	if c.buffers == nil || c.kept {
 		return
 	}
 	c.br.Reset(nil)
@@ -217,6 +220,7 @@ func (c *serving) answer(req *http.Request) (end Ending, goOn bool) {
 	w := newResponse(c, req)
 	c.s.lookouts.enter(c, w.content == nil)
 	defer c.s.lookouts.leave(c)
+	defer func() { c.kept = !w.end() }()
 	if !c.handle(w, w.request(ctx)) {
 		return Ended, false
 	}

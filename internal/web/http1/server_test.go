@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 )
@@ -50,4 +51,34 @@ func TestClientThatDoesNotTakeWhatItsMistakeIsAnsweredWith(t *testing.T) {
 	c, end := serve(t, nil, func(s *Server, _ *Visit) { s.Stall = func() time.Duration { return 10 * time.Millisecond } })
 	_, _ = io.WriteString(c, "mistake\r\n\r\n")
 	ended(t, end, Ended)
+}
+
+// What still reads a request's content when its answer has come to its end has the connection's buffer, which must not be anybody else's.
+func TestContentThatIsReadAfterTheAnswer(t *testing.T) {
+	var reading sync.WaitGroup
+	for range 20 {
+		begun := make(chan struct{})
+		c, end := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			Passes(r.Body)
+			body := r.Body
+			reading.Go(func() {
+				_, _ = io.ReadFull(body, make([]byte, 3))
+				close(begun)
+				_, err := io.ReadAll(body)
+				if err == nil {
+					t.Error("the content came whole")
+				}
+				if _, err := w.Write([]byte("late")); err == nil {
+					t.Error("something was written behind the answer")
+				}
+			})
+			<-begun
+			time.Sleep(time.Millisecond) // until it waits for more
+			_, _ = io.WriteString(w, "early")
+		})
+		go io.Copy(io.Discard, c) //nolint:errcheck // a pipe takes nothing that is not read
+		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+		ended(t, end, Ended)
+	}
+	reading.Wait()
 }
