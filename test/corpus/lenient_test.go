@@ -239,7 +239,12 @@ func bodies(b []byte) (all [][]byte) {
 	return all
 }
 
-var chunkHead = regexp.MustCompile(`(?:^|\n|\r)[ \t]*(?:0[xX])?([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?(?:\r\n|\n|\r)`)
+const chunkLine = `[ \t]*(?:0[xX])?([0-9a-fA-F]{1,8})[ \t]*(?:;[^\r\n]*)?(?:\r\n|\n|\r)`
+
+var (
+	chunkHead = regexp.MustCompile(`(?:^|\n|\r)` + chunkLine)
+	chunkHere = regexp.MustCompile(`(?s)^(?:.{0,2}[\n\r])?` + chunkLine) // at the beginning, but for the end of the chunk before
+)
 
 // dechunk reads chunks from each of the first lines that look like a chunk's head.
 func dechunk(b []byte) (all [][]byte) {
@@ -247,8 +252,8 @@ func dechunk(b []byte) (all [][]byte) {
 		rest := b[start[0]:]
 		var out []byte
 		for {
-			m := chunkHead.FindSubmatchIndex(rest[:min(len(rest), 4<<10)]) // it must be at the beginning
-			if m == nil || m[0] > 2 {
+			m := chunkHere.FindSubmatchIndex(rest)
+			if m == nil {
 				break
 			}
 			n, err := strconv.ParseUint(string(rest[m[2]:m[3]]), 16, 31)
