@@ -120,7 +120,7 @@ func (s *Server) endVisits() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.visits {
-		if c.resting.Load() && (c.begun.Load() || time.Since(c.born) >= newcomer) {
+		if (c.begun.Load() || time.Since(c.born) >= newcomer) && c.resting.CompareAndSwap(true, false) {
 			go s.hangUp(c) // closing TLS may wait for the other side
 		}
 	}

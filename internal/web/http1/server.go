@@ -154,16 +154,16 @@ func (c *serving) drop() {
 
 // await waits for the first byte of a request. What has become of the connection is of interest where none has come.
 func (c *serving) await(first bool) (end Ending, come bool) {
-	var wait time.Duration
-	if first {
-		wait = c.v.First
-	} else if c.br.Buffered() == 0 {
-		wait = c.v.Next()
-	}
 	// Empty lines before a request are overlooked (RFC 9112, 2.2).
-	for empty := 0; ; empty++ {
-		if c.br.Buffered() == 0 && empty == 0 && c.v.Conn.SetReadDeadline(time.Now().Add(wait)) != nil {
-			return Ended, false
+	for empty, waiting := 0, false; ; empty++ {
+		if c.br.Buffered() == 0 && !waiting {
+			wait := c.v.First
+			if !first {
+				wait = c.v.Next()
+			}
+			if waiting = true; c.v.Conn.SetReadDeadline(time.Now().Add(wait)) != nil {
+				return Ended, false
+			}
 		}
 		b, err := c.br.Peek(1)
 		switch {

@@ -82,3 +82,12 @@ func TestContentThatIsReadAfterTheAnswer(t *testing.T) {
 	}
 	reading.Wait()
 }
+
+func TestEmptyLinesDoNotKeepAConnection(t *testing.T) {
+	for _, behind := range []string{"", "\r\n", "\n\r\n"} {
+		c, end := serve(t, func(http.ResponseWriter, *http.Request) {}, func(_ *Server, v *Visit) { v.Next = func() time.Duration { return 20 * time.Millisecond } })
+		go io.Copy(io.Discard, c) //nolint:errcheck // a pipe takes nothing that is not read
+		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"+behind)
+		ended(t, end, Idle)
+	}
+}
