@@ -166,3 +166,27 @@ func TestAByteReadAheadDoesNotBuyTime(t *testing.T) {
 	}
 	c.ends("a head that does not come to its end")
 }
+
+// A byte that was read ahead in the middle of a head is a part of it.
+func TestAByteReadAheadOfAHeadThatHasBegun(t *testing.T) {
+	r := newRig(t)
+	goOn := make(chan struct{})
+	var left atomic.Int32
+	plain := r.origin(slowly(goOn, &left)).Listener.Addr().String()
+	head := "GET http://" + plain + "/1 HTTP/1.1\r\nHost: " + plain + "\r\n\r\n"
+	cut := strings.Index(head, "Host") + 2
+	c := r.dial().send(head + head[:cut])
+	eventually(t, "the client is looked after", func() bool { return r.lookedAt() == 1 })
+	c.send(head[cut:])
+	eventually(t, "something was read ahead", func() bool { return aheadOf(r) == 1 })
+	for range 2 {
+		select {
+		case goOn <- struct{}{}:
+		case <-time.After(patience):
+			t.Fatal("the origin is not asked")
+		}
+		if resp, body := c.response("GET"); resp.StatusCode != http.StatusOK || body != "GET /1 " {
+			t.Fatalf("%s, %q", resp.Status, body)
+		}
+	}
+}

@@ -181,16 +181,16 @@ func (c *serving) await(first bool) (end Ending, come bool) {
 
 // Read reads what the client sends, for br.
 func (c *serving) Read(p []byte) (int, error) {
-	if n := c.look.take(p); n > 0 {
-		return n, nil
-	}
 	if c.recording {
 		if c.left <= 0 {
 			return 0, errTooLarge
 		}
 		p = p[:min(int64(len(p)), c.left)]
 	}
-	n, err := c.v.Conn.Read(p)
+	n, err := c.look.take(p), error(nil)
+	if n == 0 {
+		n, err = c.v.Conn.Read(p)
+	}
 	if c.recording {
 		c.left -= int64(n)
 		c.head = append(c.head, p[:n]...)
